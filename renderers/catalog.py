@@ -1,0 +1,139 @@
+"""All specs of one revision, by name, with where each of them stands: what rendering reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from renderers.manifest import Origin
+from schemas.audience import Audience
+from schemas.automation import Automation
+from schemas.base import SpecModel
+from schemas.build import Build
+from schemas.environment import Environment
+from schemas.variation import Variation
+
+S = TypeVar("S", bound=SpecModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed(Generic[S]):
+    """A spec and the place where it is written."""
+
+    spec: S
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """The valid specs. References between them hold: `reconciler.specs` leaves out what refers to nothing.
+
+    Keys are names; a variation's is (model, name).
+    """
+
+    environments: Mapping[str, Placed[Environment]] = field(default_factory=dict)
+    builds: Mapping[str, Placed[Build]] = field(default_factory=dict)
+    variations: Mapping[tuple[str, str], Placed[Variation]] = field(default_factory=dict)
+    audiences: Mapping[str, Placed[Audience]] = field(default_factory=dict)
+    automations: Mapping[str, Placed[Automation]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What rendering must know of the world, because specs do not say it.
+
+    `commits`: (repository, branch) -> full commit id, as far as somebody asked Git. A preview without network
+    has none; a build of a branch then has a provisional id, and the plan says so.
+    """
+
+    commits: Mapping[tuple[str, str], str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The smallest part that is rendered by itself: one environment's own objects, or one model in it.
+
+    Nothing outside a unit decides what it renders to, so that a change costs the units it touches.
+    `model` is "" for the environment's own objects. `variations` are those served here, each already with its
+    override for this environment laid over it, in order of name; `builds` are those that run here or are served
+    here, by name; `audiences` are those that the variations name.
+    """
+
+    environment: Placed[Environment]
+    model: str
+    variations: tuple[Placed[Variation], ...] = ()
+    builds: Mapping[str, Placed[Build]] = field(default_factory=dict)
+    runs_here: frozenset[str] = frozenset()
+    audiences: Mapping[str, Placed[Audience]] = field(default_factory=dict)
+
+
+def units(catalog: Catalog) -> Iterator[Unit]:
+    """Every unit, environments in order of name, and in each its own objects before its models.
+
+    A variation that is implied by an automation (its `variation_name` has no spec) is among the variations.
+    A build runs where its `environment` says, or else in the first environment, in order of promotion, of the
+    variations that serve it, or else in the first environment of all.
+    """
+    order = promotion_order(catalog)
+    variations = dict(catalog.variations) | _implied_variations(catalog, order)
+    served: dict[str, dict[str, list[Placed[Variation]]]] = {name: {} for name in order}
+    users: dict[str, set[str]] = {}
+    for _, variation in sorted(variations.items()):
+        for name in variation.spec.environments:
+            here = Placed(variation.spec.in_environment(name), variation.origin)
+            served[name].setdefault(here.spec.model, []).append(here)
+            if here.spec.build is not None:
+                users.setdefault(here.spec.build, set()).add(name)
+    runs: dict[str, dict[str, list[str]]] = {name: {} for name in order}
+    for name, build in catalog.builds.items():
+        place = build.spec.environment or next(
+            (e for e in order if e in users.get(name, ())), order[0] if order else ""
+        )
+        if place:
+            runs[place].setdefault(build.spec.model, []).append(name)
+    for name in sorted(catalog.environments):
+        environment = catalog.environments[name]
+        yield Unit(environment, "")
+        for model in sorted(served[name].keys() | runs[name].keys()):
+            here_served = tuple(served[name].get(model, ()))
+            here_run = runs[name].get(model, [])
+            needed = {*here_run, *(v.spec.build for v in here_served if v.spec.build is not None)}
+            named = {t.audience for v in here_served for t in v.spec.traffic or () if t.audience is not None}
+            yield Unit(
+                environment,
+                model,
+                here_served,
+                {build: catalog.builds[build] for build in sorted(needed)},
+                frozenset(here_run),
+                {audience: catalog.audiences[audience] for audience in sorted(named)},
+            )
+
+
+def promotion_order(catalog: Catalog) -> list[str]:
+    """The environments, each after those that it is promoted after, otherwise by name."""
+    done: dict[str, None] = {}
+    pending = sorted(catalog.environments)
+    while pending:
+        ready = [n for n in pending if all(e in done for e in catalog.environments[n].spec.promote_after)]
+        if not ready:
+            raise ValueError(f"promote_after goes in a circle: {', '.join(pending)}")
+        done |= dict.fromkeys(ready)
+        pending = [name for name in pending if name not in done]
+    return list(done)
+
+
+def _implied_variations(catalog: Catalog, order: list[str]) -> dict[tuple[str, str], Placed[Variation]]:
+    """What automations deploy to without a variation spec: one that takes everybody."""
+    implied: dict[tuple[str, str], Placed[Variation]] = {}
+    for name, automation in sorted(catalog.automations.items()):
+        spec = automation.spec
+        target = spec.deployment_spec
+        if target is None or (spec.model, target.variation_name) in catalog.variations:
+            continue
+        environments = target.environments or ((spec.environment,) if spec.environment else tuple(order[:1]))
+        variation = Variation(
+            model=spec.model, name=target.variation_name, environments=environments, automation=name, deployment=target
+        )
+        implied[spec.model, target.variation_name] = Placed(variation, automation.origin)
+    return implied

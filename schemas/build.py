@@ -1,0 +1,187 @@
+"""Builds: a model's code at a commit, made into an artifact."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.base import (
+    DnsLabel,
+    EnvVars,
+    IamRoleArn,
+    Image,
+    Many,
+    Pairs,
+    PurchaseOption,
+    RepositoryPath,
+    ResourceName,
+    SecretName,
+    SpecModel,
+    Text,
+    TextMap,
+    refuse,
+)
+from schemas.resources import Resources
+
+#: `repository#folder`. Only these protocols: git would run a program for `ext::`, and read an option from `-x`.
+GitUri = Annotated[
+    str,
+    Field(
+        pattern=(
+            r"^(https://[A-Za-z0-9.-]+(:[0-9]{1,5})?/|ssh://([A-Za-z0-9_.-]+@)?[A-Za-z0-9.-]+(:[0-9]{1,5})?/"
+            r"|[A-Za-z0-9_.-]+@[A-Za-z0-9.-]+:|file:///)[A-Za-z0-9_.~/-]+(#[A-Za-z0-9_./-]+)?$"
+        ),
+        max_length=2048,
+        description="The repository, and after `#` the model's folder in it. https, ssh, or file (embedded only).",
+        examples=["https://github.com/acme/models.git#churn", "git@github.com:acme/models.git#churn"],
+    ),
+]
+
+#: A branch name as `git check-ref-format --branch` has it, and nothing that git would read as an option.
+GitBranch = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$", max_length=244, examples=["main"]),
+]
+GitCommit = Annotated[
+    str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$", description="The full commit id, in lower case.")
+]
+
+Parameters = Annotated[Pairs, TextMap(r"^[A-Za-z_][A-Za-z0-9_.-]*$", (("n_estimators", "200"),))]
+Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=63)]
+
+#: What a spec may not say although the pattern of paths lets it through.
+_UPWARDS = re.compile(r"(^|[/#])\.{1,2}(/|$)|//.*//|\.lock(/|$)|\.\.")
+
+
+class BuildSpecification(SpecModel):
+    """What is built and how: the platform's build specification, by its own names."""
+
+    git_uri: GitUri
+    git_access_token_secret: SecretName | None = None
+    """For https: a Secret whose key `token` holds `user:token`."""
+    git_ssh_token_secret: SecretName | None = None
+    """For ssh: a Secret with the key `ssh-privatekey`."""
+    main_dir: RepositoryPath = "main"
+    """The model's package inside its folder."""
+    dependency_file_path: RepositoryPath | None = None
+    """requirements.txt, pyproject.toml or a conda file; none: looked for in the model's folder, then in main_dir."""
+    dependency_required_folders: Annotated[Many[RepositoryPath], Field(max_length=50)] = ()
+    """Other folders of the repository that the model imports."""
+    base_image: Image | None = None
+    """The image that the build runs in; none: Trueup's builder for CPU or GPU."""
+    resources: Resources = Resources()
+    """What the build may use."""
+    gpu_compatible: bool = False
+    """True: a GPU base image although the build itself uses none."""
+    env_vars: EnvVars = ()
+    """Seen by build() and the tests, and by the server of this build."""
+    parameters: Parameters = ()
+    """Recorded with the build, part of what identifies it, and readable by the model's code."""
+    tags: Annotated[Many[Tag], Field(max_length=50)] = ()
+    """For searching builds. Not part of what identifies one."""
+    assumed_iam_role: IamRoleArn | None = None
+    """The AWS role of the build."""
+    service_account_key_secret_name: SecretName | None = None
+    """A Secret with a Google Cloud service account key."""
+    purchase_option: PurchaseOption = "spot"
+    tests: bool = True
+    """Run the model's own tests; a failing one fails the build."""
+    validate_build_artifact: bool = True
+    """Load the artifact and predict once on the schema's example before the build counts as successful."""
+    validate_build_artifact_timeout: Annotated[int, Field(ge=1, le=3600)] = 120
+    """Seconds for that."""
+    push_image: bool = True
+    """Push the build's image, where the data plane makes images."""
+    provision_instance_timeout: Annotated[int, Field(ge=1, le=1440)] = 120
+    """Minutes to wait for a machine."""
+    timeout_minutes: Annotated[int, Field(ge=1, le=10_080)] = 240
+    """Minutes for the build as a whole, waiting for a machine included."""
+
+    @model_validator(mode="after")
+    def _repository_is_sound(self) -> BuildSpecification:
+        _, _, folder = self.git_uri.partition("#")
+        if _UPWARDS.search(folder) or folder.startswith("/"):
+            refuse(
+                "build/git-uri",
+                f"the folder {folder!r} leaves the repository",
+                at="git_uri",
+                hint="repository#models/churn",
+            )
+        if self.git_access_token_secret and self.git_ssh_token_secret:
+            refuse(
+                "build/two-credentials",
+                "git_access_token_secret and git_ssh_token_secret exclude each other",
+                at="git_ssh_token_secret",
+            )
+        if self.git_ssh_token_secret and self.git_uri.startswith(("https:", "file:")):
+            refuse(
+                "build/credentials",
+                "an ssh key is of no use for this git_uri",
+                at="git_ssh_token_secret",
+                hint="git_access_token_secret",
+            )
+        if self.git_access_token_secret and not self.git_uri.startswith("https:"):
+            refuse("build/credentials", "an access token needs an https git_uri", at="git_access_token_secret")
+        return self
+
+    @property
+    def repository(self) -> str:
+        """`git_uri` without the folder."""
+        return self.git_uri.partition("#")[0]
+
+    @property
+    def folder(self) -> str:
+        """The model's folder in the repository, "" for its root."""
+        return self.git_uri.partition("#")[2].strip("/")
+
+
+def check_branch(branch: str) -> None:
+    """What `git check-ref-format` refuses beyond the pattern."""
+    if _UPWARDS.search(branch) or branch.endswith("."):
+        refuse("build/git-branch", f"{branch!r} is no branch name", at="git_branch")
+
+
+class Build(BuildSpecification):
+    """One build of a model, made once."""
+
+    name: ResourceName
+    model: ResourceName
+    """The model that it is a build of."""
+    git_branch: GitBranch | None = None
+    """Its newest commit is built, and built anew when it moves. None: main."""
+    git_commit: GitCommit | None = None
+    """Exactly this commit."""
+    environment: DnsLabel | None = None
+    """Where it runs; none: the first environment, in order of promotion, of the variations that serve it."""
+    description: Text = ""
+    """For people."""
+
+    @model_validator(mode="after")
+    def _branch_or_commit(self) -> Build:
+        if self.git_branch and self.git_commit:
+            refuse("build/two-revisions", "git_branch and git_commit exclude each other", at="git_commit")
+        if self.git_branch:
+            check_branch(self.git_branch)
+        return self
+
+    @property
+    def branch(self) -> str | None:
+        """The branch to build, or None where a commit is pinned."""
+        return None if self.git_commit else (self.git_branch or "main")
+
+
+class AutomationBuildSpecification(BuildSpecification):
+    """The build that an automation makes each time."""
+
+    git_branch: GitBranch = "main"
+    """Its newest commit is built."""
+
+    @model_validator(mode="after")
+    def _branch(self) -> AutomationBuildSpecification:
+        check_branch(self.git_branch)
+        return self
+
+
+FileType = Literal["csv", "feather", "parquet"]
