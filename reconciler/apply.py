@@ -1,0 +1,347 @@
+"""The plan, carried out. The only caller of what writes.
+
+For each environment: the inventory is widened, the stages are applied in order, what nobody wants is deleted last,
+and the inventory is narrowed to what is really there. An object that fails stops what needs it and nothing else;
+a cluster that is lost stops its own environment and no other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass, field
+from typing import Literal
+
+from reconciler import inventory, plan, readiness
+from reconciler.cluster import ApiError, FieldConflict, Stale, Unauthorized, Unavailable, Writer
+from reconciler.inventory import Inventory
+from reconciler.plan import Change, Observed, Op, Plan
+from reconciler.readiness import State
+from reconciler.report import Done, Outcome
+from renderers.manifest import Body, Manifest, ObjectId
+
+#: Whose children a controller cleans up; everything else has none, and is deleted without waiting for a collector.
+_HAVE_DEPENDENTS = frozenset({"Deployment", "Job"})
+_POLL_SECONDS = 0.25
+#: How long a deletion may take before the run goes on without it; the next run looks again.
+_GONE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and from what an environment's part of the plan is carried out.
+
+    `still_wanted` reads and renders the specs again: what is desired then, or None where that failed. Nothing is
+    deleted that it names, so that no half-written file deletes anything.
+    """
+
+    writer: Writer
+    observed: Observed
+    manifests: tuple[Manifest, ...]
+    in_specs: bool
+    still_wanted: Callable[[], frozenset[ObjectId] | None]
+
+
+def carry_out(
+    wanted: Plan,
+    targets: Mapping[str, Target],
+    pool: Executor,
+    *,
+    wait_s: float = 0.0,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Done]:
+    """Does what the plan says and tells of each object as it is done.
+
+    `wait_s`: how long to wait for what was applied to become ready, and traffic with it; 0 does not wait.
+    """
+    runs = {
+        name: _Run(target, [c for c in wanted.changes if c.environment == name], clock() + wait_s, clock)
+        for name, target in targets.items()
+    }
+    busy = {name: run for name, run in runs.items() if run.needs_writing()}
+    yield from _each(pool, busy.values(), _Run.widen)
+    for stage in range(len(plan.STAGES)):
+        jobs = [(run, change) for run in busy.values() for change in run.to_apply if plan.stage(change.id) == stage]
+        futures = [pool.submit(run.apply, change) for run, change in jobs]
+        for future in as_completed(futures):
+            yield future.result()
+    if wait_s > 0:
+        for run in busy.values():
+            yield from run.wait(pool)
+    yield from _each(pool, busy.values(), _Run.prune)
+    yield from _each(pool, busy.values(), _Run.narrow)
+
+
+def _each(pool: Executor, runs: Iterable[_Run], step: Callable[[_Run], list[Done]]) -> Iterator[Done]:
+    for future in as_completed([pool.submit(step, run) for run in runs]):
+        yield from future.result()
+
+
+@dataclass(slots=True)
+class _Run:
+    """One environment's part of a run."""
+
+    target: Target
+    changes: list[Change]
+    deadline: float
+    clock: Callable[[], float]
+    #: Objects that are not as they should be: what needs them is left alone.
+    failed: dict[ObjectId, str] = field(default_factory=dict)
+    gone: set[ObjectId] = field(default_factory=set)
+    #: Why the whole environment stops, "" while it goes on.
+    lost: str = ""
+    stored: Inventory | None = None
+
+    def __post_init__(self) -> None:
+        self.stored = self.target.observed.inventory
+        for change in self.changes:
+            if change.op in (Op.CONFLICT, Op.REFUSED) or (change.held and change.op is Op.CREATE):
+                self.failed[change.id] = change.held or change.reason
+
+    @property
+    def environment(self) -> str:
+        return self.target.observed.environment
+
+    @property
+    def to_apply(self) -> list[Change]:
+        return [change for change in self.changes if change.is_action and change.op is not Op.DELETE]
+
+    def needs_writing(self) -> bool:
+        """A pass in which nothing changed writes nothing, not even an inventory."""
+        return any(change.is_action for change in self.changes) or self._narrowed() != self.stored
+
+    # -- the inventory ----------------------------------------------------------------------------------------------
+
+    def widen(self) -> list[Done]:
+        """Before anything is applied: the inventory knows every place where there will be something."""
+        base = self.stored or Inventory(self.environment)
+        places = base.places | {inventory.place_of(target) for target in self.target.observed.members}
+        wider = Inventory(self.environment, places).widened(self.target.manifests)
+        if wider == self.stored:
+            return []
+        try:
+            self._write(wider)
+        except ApiError as error:
+            self.lost = f"the inventory could not be written: {error}"
+            return [self._done_inventory(Outcome.FAILED, self.lost, error)]
+        return []
+
+    def narrow(self) -> list[Done]:
+        """After everything is deleted: the inventory knows the places where something is left, and no others."""
+        if self.lost:
+            return []
+        narrower = self._narrowed()
+        if narrower == self.stored:
+            return []
+        try:
+            if narrower.places:
+                self._write(narrower)
+            else:
+                self._delete_inventory()
+        except ApiError as error:
+            return [self._done_inventory(Outcome.FAILED, f"the inventory could not be narrowed: {error}", error)]
+        return []
+
+    def _narrowed(self) -> Inventory:
+        left = set(self.target.observed.members) - self.gone
+        wanted = {manifest.id for manifest in self.target.manifests} if self.target.in_specs else set()
+        return Inventory(self.environment, frozenset(inventory.place_of(target) for target in left | wanted))
+
+    def _write(self, wanted: Inventory) -> None:
+        """Only we write it, so a field that somebody else took is taken back."""
+        if self.stored is None:
+            self.target.writer.apply(_system_namespace())
+        self.target.writer.apply(inventory.to_config_map(wanted), force=True)
+        self.stored = wanted
+
+    def _delete_inventory(self) -> None:
+        target = inventory.object_id_of(self.environment)
+        live = self.target.writer.get(target)
+        if live is not None:
+            self.target.writer.delete(target, uid=live["metadata"]["uid"], propagation="Background")
+        self.stored = None
+
+    def _done_inventory(self, outcome: Outcome, message: str, error: ApiError) -> Done:
+        change = Change(Op.CHANGE, inventory.object_id_of(self.environment), self.environment)
+        return Done(change, outcome, message, infrastructure=_is_infrastructure(error))
+
+    # -- applying ---------------------------------------------------------------------------------------------------
+
+    def apply(self, change: Change) -> Done:
+        """One object: created, changed or replaced, unless something that it needs is missing."""
+        assert change.manifest is not None
+        if self.lost:
+            return Done(change, Outcome.BLOCKED, self.lost)
+        missing = next((needed for needed in change.manifest.needs if needed in self.failed), None)
+        if missing is not None:
+            self.failed[change.id] = f"it needs {missing}"
+            return Done(change, Outcome.BLOCKED, f"it needs {missing}: {self.failed[missing]}")
+        waiting = self._waits_for(change)
+        if waiting:
+            self.failed[change.id] = waiting
+            return Done(change, Outcome.WAITING, waiting)
+        try:
+            if change.op is Op.REPLACE:
+                self._make_room(change)
+            self._apply(change.manifest.body)
+        except ApiError as error:
+            return self._failure(change, error)
+        return Done(change, Outcome.APPLIED)
+
+    def _apply(self, body: Body) -> None:
+        try:
+            self.target.writer.apply(body)
+        except FieldConflict as conflict:
+            if not all(plan.is_human(manager) for manager, _ in conflict.conflicts):
+                raise
+            self.target.writer.apply(body, force=True)
+
+    def _make_room(self, change: Change) -> None:
+        """Deletes the old object of a replacement and waits until it is gone."""
+        self.target.writer.delete(change.id, uid=change.uid, propagation=_propagation(change.id))
+        if not self._is_gone(change.id, change.uid):
+            raise Unavailable(0, "", "the old one is still being deleted; the next run goes on with it", change.id)
+
+    def _waits_for(self, change: Change) -> str:
+        """Ready before traffic: a route is not turned to pods that cannot answer yet.
+
+        Only for what the live route does not name already, so that a pod that is down does not stop other changes.
+        """
+        live = self.target.observed.members.get(change.id)
+        if change.id.kind != "HTTPRoute" or live is None or change.manifest is None:
+            return ""
+        named = _backends(live)
+        for needed in change.manifest.needs:
+            if needed.kind == "Deployment" and needed.name not in named:
+                state = self._await(needed)
+                if state.state is not State.CURRENT:
+                    return f"traffic stays where it is until {needed} is ready: {state.message}"
+        return ""
+
+    def _failure(self, change: Change, error: ApiError) -> Done:
+        infrastructure = _is_infrastructure(error)
+        if infrastructure:
+            self.lost = f"the cluster of {self.environment} was lost: {error}"
+        self.failed[change.id] = error.message
+        return Done(change, Outcome.FAILED, str(error), infrastructure=infrastructure)
+
+    # -- readiness --------------------------------------------------------------------------------------------------
+
+    def wait(self, pool: Executor) -> Iterator[Done]:
+        """Waits for what was applied. What fails for good is not waited for any longer."""
+        applied = [change for change in self.to_apply if change.id not in self.failed and not self.lost]
+        for change, state in zip(applied, pool.map(lambda change: self._await(change.id), applied), strict=True):
+            if state.state is not State.CURRENT:
+                outcome = Outcome.FAILED if state.state is State.FAILED else Outcome.WAITING
+                yield Done(change, outcome, f"not ready: {state.message}")
+
+    def _await(self, target: ObjectId) -> readiness.Readiness:
+        while True:
+            try:
+                state = readiness.of(self.target.writer.get(target))
+            except ApiError as error:
+                return readiness.Readiness(State.IN_PROGRESS, error.message)
+            if state.state in (State.CURRENT, State.FAILED) or self.clock() >= self.deadline:
+                return state
+            time.sleep(_POLL_SECONDS)
+
+    # -- pruning ----------------------------------------------------------------------------------------------------
+
+    def prune(self) -> list[Done]:
+        """Deletes what nobody wants, if a second look at the specs agrees."""
+        unwanted = [change for change in self.changes if change.is_action and change.op is Op.DELETE]
+        if not unwanted:
+            return []
+        if self.lost:
+            return [Done(change, Outcome.BLOCKED, self.lost) for change in unwanted]
+        wanted = self.target.still_wanted()
+        if wanted is None:
+            message = "the specs could not be read a second time, so nothing is deleted"
+            return [Done(change, Outcome.BLOCKED, message) for change in unwanted]
+        return [self._prune(change, wanted) for change in unwanted]
+
+    def _prune(self, change: Change, wanted: frozenset[ObjectId]) -> Done:
+        if change.id in wanted:
+            return Done(change, Outcome.BLOCKED, "the specs were read again, and want it")
+        if self.lost:
+            return Done(change, Outcome.BLOCKED, self.lost)
+        reason = self._still_in_use(change)
+        if reason:
+            return Done(change, Outcome.WAITING, reason)
+        try:
+            return self._delete(change)
+        except ApiError as error:
+            return self._failure(change, error)
+
+    def _still_in_use(self, change: Change) -> str:
+        """What is superseded goes when its successor stands and has the traffic."""
+        if change.superseded_by is None or change.id.kind == "Job":
+            return ""
+        for target, why in self.failed.items():
+            if target.kind == "HTTPRoute":
+                return f"it may still get traffic, because {target} was not changed: {why}"
+        deployment = change.superseded_by._replace(api_version="apps/v1", kind="Deployment")
+        state = self._await(deployment)
+        return "" if state.state is State.CURRENT else f"its successor {deployment} is not ready: {state.message}"
+
+    def _delete(self, change: Change) -> Done:
+        """With the UID as a precondition, and only while the label on the live object is still ours."""
+        for _ in range(3):
+            live = self.target.writer.get(change.id)
+            if live is None or live["metadata"]["uid"] != change.uid:
+                self.gone.add(change.id)
+                return Done(change, Outcome.DELETED, "it was gone already")
+            owner = live["metadata"].get("labels", {}).get(inventory.PART_OF)
+            if owner != inventory.set_id(self.environment):
+                self.gone.add(change.id)
+                return Done(change, Outcome.BLOCKED, "its label says by now that it is somebody else's")
+            version = live["metadata"]["resourceVersion"]
+            try:
+                propagation = _propagation(change.id)
+                self.target.writer.delete(change.id, uid=change.uid, resource_version=version, propagation=propagation)
+            except Stale:
+                continue  # it changed between the look and the deletion: look again
+            if self._is_gone(change.id, change.uid):
+                self.gone.add(change.id)
+                return Done(change, Outcome.DELETED)
+            live = self.target.writer.get(change.id)
+            return Done(change, Outcome.WAITING, readiness.of(live).message)
+        return Done(change, Outcome.WAITING, "it changes faster than it can be deleted; the next run tries again")
+
+    def _is_gone(self, target: ObjectId, uid: str) -> bool:
+        until = self.clock() + _GONE_SECONDS
+        while True:
+            live = self.target.writer.get(target)
+            if live is None or live["metadata"]["uid"] != uid:
+                return True
+            # A finalizer that is not Kubernetes' own may take for ever: told, and left for the next run.
+            foreign = set(live["metadata"].get("finalizers", ())) - {"foregroundDeletion", "orphan"}
+            if foreign or self.clock() >= until:
+                return False
+            time.sleep(_POLL_SECONDS)
+
+
+def _system_namespace() -> Body:
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": inventory.NAMESPACE, "labels": {"app.kubernetes.io/managed-by": "trueup"}},
+    }
+
+
+def _propagation(target: ObjectId) -> Literal["Foreground", "Background"]:
+    return "Foreground" if target.kind in _HAVE_DEPENDENTS else "Background"
+
+
+def _backends(route: Body) -> set[str]:
+    """The services that a route names, mirrors included."""
+    names = set()
+    for rule in route.get("spec", {}).get("rules", ()):
+        names |= {backend["name"] for backend in rule.get("backendRefs", ())}
+        names |= {f["requestMirror"]["backendRef"]["name"] for f in rule.get("filters", ()) if "requestMirror" in f}
+    return names
+
+
+def _is_infrastructure(error: ApiError) -> bool:
+    return isinstance(error, Unavailable | Unauthorized)

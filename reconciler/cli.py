@@ -1,0 +1,322 @@
+"""The command line: arguments, printing, exit codes. It decides nothing.
+
+Heavy modules are imported inside the commands: `--help` pays for none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from reconciler.clusters import Clusters
+    from reconciler.plan import Plan
+    from reconciler.reconcile import Request
+    from reconciler.report import Done, Report
+
+app = typer.Typer(
+    name="reconcile",
+    help="Trues machine-learning platforms up to Git.",
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Examples:  reconcile --dry-run -f specs/    what the specs ask for, without a cluster.  "
+        "reconcile up && reconcile -f specs/    onto this machine.  "
+        "Exit codes: 0 fine, 1 the specs are wrong, 2 there are changes (--detailed-exitcode), "
+        "3 the world is (cluster, git), 4 blocked by a guard or a conflict, 130 interrupted."
+    ),
+)
+
+
+class Format(StrEnum):
+    """How a report is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    YAML = "yaml"
+
+
+class ManifestFormat(StrEnum):
+    """How manifests are printed."""
+
+    YAML = "yaml"
+    JSON = "json"
+
+
+Paths = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--file", "-f", help="A spec file, or a folder of them. Default: specs/, or this folder.", metavar="PATH"
+    ),
+]
+Output = Annotated[Format, typer.Option("--output", "-o", help="text, json or yaml.", metavar="FORMAT")]
+Home = Annotated[
+    Path | None, typer.Option("--home", help="The embedded data plane's folder. Default: $TRUEUP_HOME, or .trueup.")
+]
+Kubeconfig = Annotated[
+    str | None, typer.Option("--kubeconfig", help="Use this cluster for every environment.", metavar="PATH")
+]
+KubeContext = Annotated[str | None, typer.Option("--context", help="The context of --kubeconfig.", metavar="NAME")]
+DetailedExitCode = Annotated[
+    bool, typer.Option("--detailed-exitcode", help="Exit with 2 if there are changes to make.")
+]
+Mirrors = Annotated[
+    list[str] | None,
+    typer.Option("--mirror", help="Read repositories whose URL begins with FROM at TO instead.", metavar="FROM=TO"),
+]
+
+
+@app.callback(invoke_without_command=True)
+def reconcile(
+    ctx: typer.Context,
+    file: Paths = None,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be done. Offline, unless --live.")
+    ] = False,
+    live: Annotated[bool, typer.Option("--live", help="With --dry-run: compare with the clusters.")] = False,
+    output: Output = Format.TEXT,
+    detailed_exitcode: DetailedExitCode = False,
+    approve: Annotated[str, typer.Option(help="Lift the guards of the plan with this id.", metavar="PLAN-ID")] = "",
+    wait: Annotated[
+        float, typer.Option(help="Wait so long for what was applied to be ready.", metavar="SECONDS")
+    ] = 0.0,
+    home: Home = None,
+    kubeconfig: Kubeconfig = None,
+    context: KubeContext = None,
+    mirror: Mirrors = None,
+) -> None:
+    """Trues the clusters up to the specs, once: read, validate, compare, apply, prune."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from reconciler import reconcile as story
+
+    request = _request(file, approve, mirror, wait)
+    if dry_run and not (live or kubeconfig):
+        report = story.preview_offline(request)
+        _print_report(report, output)
+    elif dry_run:
+        clusters = _clusters(home, kubeconfig, context)
+        report = story.preview(request, clusters.of)
+        clusters.close()
+        _print_report(report, output)
+    else:
+        clusters = _clusters(home, kubeconfig, context)
+        report = story.reconcile(request, clusters.of, _teller(output))
+        clusters.close()
+        _print_end(report, output)
+    _end(report, detailed=detailed_exitcode)
+
+
+@app.command()
+def validate(file: Paths = None, *, output: Output = Format.TEXT) -> None:
+    """Checks the specs, and says everything that is wrong at once."""
+    from reconciler import reconcile as story
+    from reconciler.report import Report
+
+    request = _request(file)
+    loaded = story.load(request.paths)
+    # What no single spec can know: whether it can be rendered, and whether two of them want one object.
+    report = Report(story.preview_offline(request).problems if not loaded.problems else loaded.problems)
+    _print_problems(report, output, count=loaded.catalog.size)
+    _end(report)
+
+
+@app.command()
+def render(
+    file: Paths = None,
+    *,
+    environment: Annotated[str, typer.Option("--environment", "-e", help="Only this environment.")] = "",
+    output: Annotated[ManifestFormat, typer.Option("--output", "-o", help="yaml or json.")] = ManifestFormat.YAML,
+) -> None:
+    """Prints the Kubernetes manifests that the specs ask for."""
+    from reconciler import desired
+    from reconciler import reconcile as story
+    from reconciler.report import Report, machine, text
+    from renderers.catalog import Facts
+
+    loaded = story.load(_request(file).paths)
+    problems = list(loaded.problems)
+    bodies = []
+    for unit in desired.build(loaded.catalog, Facts()):
+        problems += [unit.problem] if unit.problem else []
+        if environment in ("", unit.environment):
+            bodies += [manifest.body for manifest in unit.manifests]
+    _write(machine.manifests(bodies, output.value))
+    report = Report(tuple(sorted(problems)))
+    for line in text.problems(report.problems, color=_color(sys.stderr)):
+        sys.stderr.write(line + "\n")
+    _end(report)
+
+
+@app.command()
+def schema(
+    kind: Annotated[
+        str, typer.Argument(help="document, environment, build, variation, audience, automation or plan.")
+    ] = ("document"),
+) -> None:
+    """Prints the JSON Schema of a kind, of a whole document, or of the plan's JSON."""
+    from importlib.resources import files
+
+    from reconciler.report import machine
+
+    known = {"plan": machine.SCHEMA_FILE}
+    for name in ("document", "environment", "build", "variation", "audience", "automation"):
+        known[name] = files("schemas") / f"{name}.schema.json"
+    if kind not in known:
+        _fail(f"there is no kind {kind!r}; there are {', '.join(known)}", code=1)
+    _write(known[kind].read_text(encoding="utf-8"))
+
+
+@app.command()
+def up(*, home: Home = None) -> None:
+    """Starts the embedded data plane on this machine: a Kubernetes API, kept in SQLite. Not for production."""
+    from reconciler import local
+    from reconciler.clusters import default_home
+
+    place = home or default_home()
+    try:
+        number, started = local.up(place)
+    except local.LocalError as error:
+        _fail(str(error), code=3)
+    _write(f"The embedded data plane {'is up' if started else 'was up already'} (process {number}).\n")
+    _write(f"  export KUBECONFIG={(place / 'kubeconfig').resolve()}\n")
+
+
+@app.command()
+def down(*, home: Home = None) -> None:
+    """Stops the embedded data plane of this machine. What it stored stays."""
+    from reconciler import local
+    from reconciler.clusters import default_home
+
+    place = home or default_home()
+    _write("The embedded data plane is down.\n" if local.down(place) else f"None was up in {place}.\n")
+
+
+def main() -> None:
+    """The entry point of the command `reconcile`."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; what was done stays, and the next run goes on from there\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output left (`| head`): not our failure, and nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+# -- arguments ------------------------------------------------------------------------------------------------------
+
+
+def _request(
+    files: list[Path] | None, approved: str = "", mirrors: list[str] | None = None, wait_s: float = 0.0
+) -> Request:
+    from reconciler.reconcile import Request
+
+    pairs = [pair.partition("=") for pair in mirrors or ()]
+    for beginning, equals, replacement in pairs:
+        if not (beginning and equals and replacement):
+            _fail(f"--mirror wants FROM=TO, not {beginning}", code=1)
+    default = Path("specs") if Path("specs").is_dir() else Path()
+    return Request(tuple(files or (default,)), approved, {a: b for a, _, b in pairs}, wait_s)
+
+
+def _clusters(home: Path | None, kubeconfig: str | None, context: str | None) -> Clusters:
+    from reconciler.clusters import Clusters, default_home
+
+    return Clusters(home or default_home(), kubeconfig, context)
+
+
+# -- printing -------------------------------------------------------------------------------------------------------
+
+
+def _color(stream: object) -> bool:
+    """Colours on a terminal only, and not where somebody asked for none (https://no-color.org)."""
+    return "NO_COLOR" not in os.environ and bool(getattr(stream, "isatty", bool)())
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((100, 24)).columns
+
+
+def _print_report(report: Report, output: Format) -> None:
+    from reconciler.report import machine, text
+
+    if output is Format.TEXT:
+        for line in text.report(report, width=_width(), color=_color(sys.stdout)):
+            _write(line + "\n")
+    else:
+        _write(machine.report(report, output.value))
+
+
+def _teller(output: Format) -> Callable[[Plan | Done], None]:
+    """What is told while a run goes on: in text, the plan and each thing done; for programs, nothing until the end."""
+    from reconciler.plan import Plan
+    from reconciler.report import text
+
+    color, width = _color(sys.stdout), _width()
+
+    def tell(event: Plan | Done) -> None:
+        lines = text.plan(event, width=width, color=color) if isinstance(event, Plan) else text.done(event, color=color)
+        for line in lines:
+            _write(line + "\n")
+        sys.stdout.flush()
+
+    return tell if output is Format.TEXT else _silent
+
+
+def _silent(_: Plan | Done) -> None:
+    """Programs read one document, at the end."""
+
+
+def _print_end(report: Report, output: Format) -> None:
+    from reconciler.report import machine, text
+
+    if output is Format.TEXT:
+        for line in text.end(report, color=_color(sys.stdout)):
+            _write(line + "\n")
+    else:
+        _write(machine.report(report, output.value))
+
+
+def _print_problems(report: Report, output: Format, count: int) -> None:
+    from reconciler.report import machine, text
+
+    if output is Format.TEXT:
+        for line in text.problems(report.problems, color=_color(sys.stdout)):
+            _write(line + "\n")
+        _write(text.verdict(report.problems, count) + "\n")
+    else:
+        _write(machine.report(report, output.value))
+
+
+def _write(words: str) -> None:
+    sys.stdout.write(words)
+
+
+def _end(report: Report, *, detailed: bool = False) -> NoReturn:
+    from reconciler.report import exit_code
+
+    raise typer.Exit(int(exit_code(report, detailed=detailed)))
+
+
+def _fail(message: str, *, code: int) -> NoReturn:
+    sys.stderr.write(f"reconcile: {message}\n")
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    main()

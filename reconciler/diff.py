@@ -1,0 +1,113 @@
+"""Two versions of an object, compared field by field. Pure.
+
+Lists of a Kubernetes object are compared by the key that the API merges them by, so that one added container is
+one added container, not every later one changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from renderers.manifest import Body
+
+#: Set by the server or by us for our own bookkeeping: never a difference that a person asked for.
+_SERVER_METADATA = frozenset(
+    {"managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink", "deletionTimestamp"}
+)
+#: How list items of the API are told apart, in order of preference.
+_ITEM_KEYS = ("name", "containerPort", "port", "key", "topologyKey", "type")
+
+#: Stands for a side that does not have the field.
+ABSENT = None
+
+
+class FieldChange(NamedTuple):
+    """One field that differs. `old` or `new` is None where that side does not have it."""
+
+    path: str
+    old: Any
+    new: Any
+
+
+def compare(old: Body, new: Body) -> tuple[FieldChange, ...]:
+    """The differences of two objects, without what the server writes. Values of Secrets are never in the result."""
+    changes = tuple(
+        change
+        for change in _compare("", _visible(old), _visible(new))
+        if not change.path.startswith("metadata.annotations[trueup.dev/content-hash]")
+    )
+    if new.get("kind") == "Secret" or old.get("kind") == "Secret":
+        changes = tuple(map(_masked, changes))
+    return changes
+
+
+def _visible(body: Body) -> Body:
+    metadata = {key: value for key, value in body.get("metadata", {}).items() if key not in _SERVER_METADATA}
+    return {key: value for key, value in body.items() if key != "status"} | {"metadata": metadata}
+
+
+def _compare(path: str, old: Any, new: Any) -> Iterator[FieldChange]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            below = _below(path, key)
+            if key not in new:
+                yield FieldChange(below, old[key], ABSENT)
+            elif key not in old:
+                yield FieldChange(below, ABSENT, new[key])
+            else:
+                yield from _compare(below, old[key], new[key])
+    elif isinstance(old, list) and isinstance(new, list):
+        yield from _compare_lists(path, old, new)
+    elif old != new or (isinstance(old, bool) is not isinstance(new, bool)):
+        yield FieldChange(path, old, new)
+
+
+def _compare_lists(path: str, old: list[Any], new: list[Any]) -> Iterator[FieldChange]:
+    key = _item_key(old, new)
+    if key is None:
+        for index in range(max(len(old), len(new))):
+            before = old[index] if index < len(old) else ABSENT
+            after = new[index] if index < len(new) else ABSENT
+            yield from _compare(f"{path}[{index}]", before, after)
+        return
+    before_by_key = {item[key]: item for item in old}
+    after_by_key = {item[key]: item for item in new}
+    for name in [*before_by_key, *(name for name in after_by_key if name not in before_by_key)]:
+        yield from _compare(f"{path}[{name}]", before_by_key.get(name), after_by_key.get(name))
+    kept_before = [name for name in before_by_key if name in after_by_key]
+    kept_after = [name for name in after_by_key if name in before_by_key]
+    if kept_before != kept_after:
+        yield FieldChange(f"{path} (order)", kept_before, kept_after)
+
+
+def _item_key(old: list[Any], new: list[Any]) -> str | None:
+    """The key by which all items of both lists can be told apart, or None: then the position tells them apart."""
+    items = [*old, *new]
+    if not items or not all(isinstance(item, dict) for item in items):
+        return None
+    for key in _ITEM_KEYS:
+        if all(isinstance(item.get(key), str | int) for item in items) and _unique(old, key) and _unique(new, key):
+            return key
+    return None
+
+
+def _unique(items: list[Any], key: str) -> bool:
+    return len({item[key] for item in items}) == len(items)
+
+
+def _below(path: str, key: str) -> str:
+    if "." in key or "/" in key:
+        return f"{path}[{key}]"
+    return f"{path}.{key}" if path else key
+
+
+def _masked(change: FieldChange) -> FieldChange:
+    """Only whether it changed: not the length, not a part of it."""
+    if not change.path.startswith(("data", "stringData")):
+        return change
+    hidden = [
+        ABSENT if value is ABSENT else f"(hidden, {word})"
+        for value, word in zip(change[1:], ("old", "new"), strict=True)
+    ]
+    return FieldChange(change.path, *hidden)

@@ -1,0 +1,121 @@
+"""What an environment owns in its cluster: an ApplySet (KEP-3659). Pure.
+
+Every object carries the environment's label; the labels are the truth. The inventory, one ConfigMap for each
+environment, says where to look for them. It is widened before anything is applied and narrowed after everything
+is pruned, so that an interrupted run leaves nothing behind that the next one does not find.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from renderers.manifest import Body, Manifest, ObjectId
+
+#: Where the inventories are, in each cluster.
+NAMESPACE = "trueup-system"
+PART_OF = "applyset.kubernetes.io/part-of"
+SET_ID = "applyset.kubernetes.io/id"
+TOOLING = "applyset.kubernetes.io/tooling"
+KINDS = "applyset.kubernetes.io/contains-group-kinds"
+NAMESPACES = "applyset.kubernetes.io/additional-namespaces"
+ENVIRONMENT = "trueup.dev/environment"
+#: Annotation of every member: the hash of the object as it was rendered. Equal on both sides means that nobody asks
+#: for anything new.
+CONTENT_HASH = "trueup.dev/content-hash"
+_TOOL = "trueup/v1"
+
+
+class Place(NamedTuple):
+    """Where members are: one kind in one namespace ("" for a cluster-scoped kind)."""
+
+    api_version: str
+    kind: str
+    namespace: str
+
+
+class CorruptInventoryError(Exception):
+    """The ConfigMap is not one that we wrote. The sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Where an environment has members."""
+
+    environment: str
+    places: frozenset[Place] = frozenset()
+
+    def widened(self, manifests: Iterable[Manifest]) -> Inventory:
+        """With room for what is about to be applied."""
+        return Inventory(self.environment, self.places | {place_of(manifest.id) for manifest in manifests})
+
+
+def place_of(target: ObjectId) -> Place:
+    """Where an object is."""
+    return Place(target.api_version, target.kind, target.namespace)
+
+
+def name_of(environment: str) -> str:
+    """The ConfigMap's name."""
+    return f"trueup-{environment}"
+
+
+def object_id_of(environment: str) -> ObjectId:
+    """The ConfigMap."""
+    return ObjectId("v1", "ConfigMap", NAMESPACE, name_of(environment))
+
+
+def set_id(environment: str) -> str:
+    """The ApplySet id, a label value: the hash of <name>.<namespace>.<kind>.<group>, as the KEP defines it."""
+    digest = hashlib.sha256(f"{name_of(environment)}.{NAMESPACE}.ConfigMap.".encode()).digest()
+    return f"applyset-{base64.urlsafe_b64encode(digest).decode().rstrip('=')}-v1"
+
+
+def to_config_map(inventory: Inventory) -> Body:
+    """The ConfigMap of an inventory. `data.places` has what the KEP's annotations have no room for: the versions."""
+    namespaces = sorted({place.namespace for place in inventory.places} - {"", NAMESPACE})
+    kinds = sorted({_group_kind(place) for place in inventory.places})
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": name_of(inventory.environment),
+            "namespace": NAMESPACE,
+            "labels": {
+                SET_ID: set_id(inventory.environment),
+                ENVIRONMENT: inventory.environment,
+                "app.kubernetes.io/managed-by": "trueup",
+            },
+            "annotations": {TOOLING: _TOOL, KINDS: ",".join(kinds), NAMESPACES: ",".join(namespaces)},
+        },
+        "data": {
+            "places": "\n".join(" ".join((p.api_version, p.kind, p.namespace or "-")) for p in sorted(inventory.places))
+        },
+    }
+
+
+def from_config_map(body: Body) -> Inventory:
+    """The inventory of a ConfigMap. Raises `CorruptInventoryError` where it is another tool's, or was edited."""
+    metadata = body.get("metadata", {})
+    environment = metadata.get("labels", {}).get(ENVIRONMENT, "")
+    tooling = metadata.get("annotations", {}).get(TOOLING, "")
+    if tooling.partition("/")[0] != "trueup":
+        raise CorruptInventoryError(f"it belongs to {tooling or 'another tool'}")
+    if metadata.get("name") != name_of(environment) or metadata.get("labels", {}).get(SET_ID) != set_id(environment):
+        # A copied or renamed ConfigMap would point us at another environment's objects.
+        raise CorruptInventoryError("its ApplySet id does not belong to its name")
+    places = set()
+    for line in body.get("data", {}).get("places", "").splitlines():
+        words = line.split(" ")
+        if len(words) != 3 or not all(words):
+            raise CorruptInventoryError(f"its line {line!r} is not `version kind namespace`")
+        places.add(Place(words[0], words[1], "" if words[2] == "-" else words[2]))
+    return Inventory(environment, frozenset(places))
+
+
+def _group_kind(place: Place) -> str:
+    group, slash, _ = place.api_version.rpartition("/")
+    return f"{place.kind}.{group}" if slash else place.kind

@@ -1,0 +1,103 @@
+"""`reconcile up` and `down`: the embedded data plane as a process of this machine.
+
+It is started as `python -m embedded` and reached through its kubeconfig, as any cluster is.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_START_SECONDS = 30.0
+_STOP_SECONDS = 15.0
+_POLL_SECONDS = 0.05
+
+
+class LocalError(Exception):
+    """The process did not start or stop. The sentence says why, and where its log is."""
+
+
+def up(home: Path) -> tuple[int, bool]:
+    """Starts the embedded data plane, unless it runs. Its process id, and whether it was started now."""
+    running = pid(home)
+    if running is not None:
+        return running, False
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_path = home / "log"
+    kubeconfig = home / "kubeconfig"
+    kubeconfig.unlink(missing_ok=True)
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(  # noqa: S603 - a fixed argument list, no shell
+            [sys.executable, "-m", "embedded", "--data", str(home / "data"), "--kubeconfig", str(kubeconfig)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,  # ^C in the terminal is for the command, not for the server that it left running
+        )
+    (home / "pid").write_text(f"{process.pid}\n", encoding="ascii")
+    assert process.stdout is not None
+    # The server says one line when it serves; the pipe ends when it does not.
+    line = process.stdout.readline().decode(errors="replace")
+    if not line.startswith("ready "):
+        process.wait(_START_SECONDS)
+        raise LocalError(f"the embedded data plane did not start; {_last_words(log_path)}")
+    return process.pid, True
+
+
+def down(home: Path) -> bool:
+    """Stops the embedded data plane. False where none ran. What it stored stays."""
+    running = pid(home)
+    if running is None:
+        (home / "pid").unlink(missing_ok=True)
+        return False
+    os.kill(running, signal.SIGTERM)
+    until = time.monotonic() + _STOP_SECONDS
+    while pid(home) is not None:
+        if time.monotonic() > until:
+            os.kill(running, signal.SIGKILL)
+            until = time.monotonic() + _STOP_SECONDS
+        time.sleep(_POLL_SECONDS)
+    (home / "pid").unlink(missing_ok=True)
+    return True
+
+
+def pid(home: Path) -> int | None:
+    """The process of the embedded data plane in this folder, or None.
+
+    A process id is used again by others after a restart, so the process must also say that it is ours.
+    """
+    try:
+        number = int((home / "pid").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    try:
+        words = subprocess.run(  # noqa: S603 - a fixed argument list, no shell
+            ["ps", "-o", "stat=,args=", "-p", str(number)],  # noqa: S607 - ps is where the system has it
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
+    except FileNotFoundError:
+        words = _proc_words(number)
+    alive = not words.lstrip().startswith("Z")
+    return number if alive and "embedded" in words and str(home / "data") in words else None
+
+
+def _proc_words(number: int) -> str:
+    """Where there is no `ps`: Linux's own account of a process."""
+    try:
+        return Path(f"/proc/{number}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _last_words(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return f"its last words in {log}: {lines[-1]}" if lines else f"its log {log} is empty"

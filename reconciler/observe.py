@@ -1,0 +1,197 @@
+"""What an environment's cluster has: few lists, then a dry run for each object that a local look cannot call clean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+
+from reconciler import inventory
+from reconciler.cluster import (
+    ApiError,
+    DryRunUnsupported,
+    FieldConflict,
+    Forbidden,
+    Invalid,
+    KindMissing,
+    NamespaceMissing,
+    NotFound,
+    QuotaExceeded,
+    Reader,
+    Terminating,
+    TooLarge,
+)
+from reconciler.inventory import CONTENT_HASH, CorruptInventoryError, Inventory, Place
+from reconciler.plan import (
+    Conflicted,
+    Immutable,
+    Observed,
+    Predicted,
+    Prediction,
+    Refusal,
+    Unverifiable,
+    is_clean,
+    is_human,
+)
+from renderers.manifest import Body, Manifest, ObjectId, object_id
+
+#: Every place that Trueup has ever put objects in, for when the inventory is lost: api version, kind, namespaced.
+KNOWN_KINDS: tuple[tuple[str, str, bool], ...] = (
+    ("v1", "Namespace", False),
+    ("v1", "ServiceAccount", True),
+    ("v1", "ResourceQuota", True),
+    ("v1", "ConfigMap", True),
+    ("v1", "Service", True),
+    ("networking.k8s.io/v1", "NetworkPolicy", True),
+    ("apps/v1", "Deployment", True),
+    ("batch/v1", "Job", True),
+    ("policy/v1", "PodDisruptionBudget", True),
+    ("keda.sh/v1alpha1", "ScaledObject", True),
+    ("gateway.networking.k8s.io/v1", "HTTPRoute", True),
+    ("monitoring.coreos.com/v1", "PodMonitor", True),
+    ("monitoring.coreos.com/v1", "PrometheusRule", True),
+)
+
+#: Where a dry run is tried for an object whose namespace does not exist yet: there is such a namespace everywhere.
+_SCRATCH_NAMESPACE = "default"
+
+
+def inventories(reader: Reader) -> dict[str, Inventory | None]:
+    """The environments that have an inventory in this cluster; None where it is not one that we can read.
+
+    So an environment is found that no spec names any more.
+    """
+    found: dict[str, Inventory | None] = {}
+    try:
+        listing = reader.list("v1", "ConfigMap", namespace=inventory.NAMESPACE, labels=inventory.ENVIRONMENT)
+    except NotFound:
+        return {}
+    for body in listing.items:
+        name = body["metadata"]["labels"][inventory.ENVIRONMENT]
+        try:
+            found[name] = inventory.from_config_map(body)
+        except CorruptInventoryError:
+            found[name] = None
+    return found
+
+
+def observe(
+    reader: Reader,
+    environment: str,
+    manifests: Sequence[Manifest],
+    known: Mapping[str, Inventory | None],
+    pool: Executor,
+    *,
+    verify: bool,
+) -> Observed:
+    """What the cluster has for one environment. Raises `ApiError` where it could not be seen completely.
+
+    `verify` asks the server about objects that do not exist yet as well: a preview wants to know, while a run
+    that applies them at once learns it from applying them.
+    """
+    places = {inventory.place_of(manifest.id) for manifest in manifests}
+    stored = known.get(environment)
+    rebuilt = stored is None
+    if stored is not None:
+        places |= stored.places
+    else:
+        namespaces = {place.namespace for place in places} - {""}
+        for version, kind, namespaced in KNOWN_KINDS:
+            places |= {Place(version, kind, ns) for ns in namespaces} if namespaced else {Place(version, kind, "")}
+    members = _members(reader, environment, places, pool)
+    # A first run has no inventory either, and nothing that it could have lost.
+    rebuilt = rebuilt and bool(members)
+    missing = [manifest for manifest in manifests if manifest.id not in members]
+    foreign = _foreign(reader, missing, pool)
+    unsure = [m for m in manifests if m.id in members and not is_clean(m, members[m.id])]
+    asked = [*unsure, *(m for m in missing if m.id not in foreign)] if verify else unsure
+    namespaces = {
+        m.id.name for m in manifests if m.id.kind == "Namespace" and m.id not in members and m.id not in foreign
+    }
+    answers = pool.map(lambda manifest: predict(reader, manifest, namespaces), asked)
+    predictions = {manifest.id: answer for manifest, answer in zip(asked, answers, strict=True)}
+    return Observed(environment, members, foreign, predictions, stored, rebuilt)
+
+
+def predict(reader: Reader, manifest: Manifest, missing_namespaces: set[str]) -> Prediction:
+    """What the server says applying the object would do."""
+    body = manifest.body
+    if manifest.id.namespace in missing_namespaces:
+        return _predict_elsewhere(reader, manifest)
+    try:
+        return Predicted(reader.predict(body))
+    except FieldConflict as conflict:
+        if not all(is_human(manager) for manager, _ in conflict.conflicts):
+            return Conflicted(conflict.conflicts)
+        return Predicted(reader.predict(body, force=True), conflict.conflicts)
+    except Invalid as invalid:
+        if invalid.immutable_only:
+            return Immutable(invalid.message, _is_valid_as_new(reader, body))
+        return Refusal(invalid.message)
+    except (KindMissing, NamespaceMissing, DryRunUnsupported, Forbidden, Terminating) as error:
+        return Unverifiable(error.message)
+    except (QuotaExceeded, TooLarge) as error:
+        return Refusal(error.message)
+
+
+def _predict_elsewhere(reader: Reader, manifest: Manifest) -> Prediction:
+    """The dry run of an object whose namespace is not there yet, under a name that nobody has."""
+    try:
+        return Predicted(reader.predict(_elsewhere(manifest.body, _SCRATCH_NAMESPACE)))
+    except Invalid as invalid:
+        return Refusal(invalid.message)
+    except TooLarge as error:
+        return Refusal(error.message)
+    except (KindMissing, NamespaceMissing, DryRunUnsupported, Forbidden, QuotaExceeded, FieldConflict) as error:
+        return Unverifiable(f"its namespace does not exist yet, and elsewhere: {error.message}")
+
+
+def _is_valid_as_new(reader: Reader, body: Body) -> bool:
+    """Whether the server would take the object under another name: then only immutability was in the way."""
+    try:
+        reader.predict(_elsewhere(body, body["metadata"].get("namespace", "")))
+    except ApiError:
+        return False
+    return True
+
+
+def _elsewhere(body: Body, namespace: str) -> Body:
+    metadata = body["metadata"]
+    name = f"trueup-preview-{metadata['annotations'][CONTENT_HASH][:24]}"
+    moved = {**metadata, "name": name} | ({"namespace": namespace} if namespace else {})
+    return {**body, "metadata": moved}
+
+
+def _members(reader: Reader, environment: str, places: Iterable[Place], pool: Executor) -> dict[ObjectId, Body]:
+    """Every object that carries the environment's label, in all places."""
+    selector = f"{inventory.PART_OF}={inventory.set_id(environment)}"
+
+    def listed(place: Place) -> list[Body]:
+        try:
+            return reader.list(place.api_version, place.kind, namespace=place.namespace or None, labels=selector).items
+        except KindMissing:
+            return []
+
+    return {object_id(body): body for bodies in pool.map(listed, sorted(places)) for body in bodies}
+
+
+def _foreign(reader: Reader, missing: Sequence[Manifest], pool: Executor) -> dict[ObjectId, str]:
+    """Of the desired objects that are not members, those that exist all the same, and whose they are.
+
+    A namespace is different: it is often made by whoever runs the cluster, and joining it takes nothing away.
+    """
+    wanted = {manifest.id for manifest in missing if manifest.id.kind != "Namespace"}
+    places = sorted({inventory.place_of(target) for target in wanted})
+
+    def listed(place: Place) -> list[Body]:
+        try:
+            namespace = place.namespace or None
+            return reader.list(place.api_version, place.kind, namespace=namespace, metadata_only=True).items
+        except KindMissing:
+            return []
+
+    found: dict[ObjectId, str] = {}
+    for body in (body for bodies in pool.map(listed, places) for body in bodies):
+        target = object_id(body)
+        if target in wanted:
+            found[target] = body["metadata"].get("labels", {}).get(inventory.PART_OF, "")
+    return found

@@ -1,0 +1,427 @@
+"""desired x observed -> the plan. Pure: what is to be done is data, which is printed, and carried out, as it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from reconciler import diff, inventory
+from reconciler.diff import FieldChange
+from reconciler.inventory import CONTENT_HASH, Inventory
+from renderers.manifest import Body, Manifest, ObjectId, Origin
+from renderers.names import LINEAGE
+
+#: In which order kinds are applied; pruning goes the other way. A kind that is not here comes with the workloads.
+STAGES: tuple[frozenset[str], ...] = (
+    frozenset({"Namespace", "CustomResourceDefinition"}),
+    frozenset({"ResourceQuota", "LimitRange", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy"}),
+    frozenset({"ConfigMap", "Secret", "PersistentVolumeClaim"}),
+    frozenset({"Service", "Job", "Deployment"}),
+    frozenset({"ScaledObject", "HorizontalPodAutoscaler", "PodDisruptionBudget", "PodMonitor", "PrometheusRule"}),
+    frozenset({"HTTPRoute"}),
+)
+_WORKLOADS = 3
+_STAGE_OF = {kind: number for number, kinds in enumerate(STAGES) for kind in kinds}
+
+#: Never deleted by a plan: with them goes what people put inside, which is not ours to lose.
+NEVER_PRUNED = frozenset(
+    {"Namespace", "CustomResourceDefinition", "PersistentVolume", "PersistentVolumeClaim", "Secret"}
+)
+#: Kinds that may be deleted and created again where the server calls a field immutable.
+REPLACEABLE = frozenset({"Job", "Deployment", "Service", "PodDisruptionBudget", "ScaledObject", "ServiceAccount"})
+#: A plan deletes at most this share of an environment, or this many objects if that is more, and never all.
+PRUNE_SHARE = 0.20
+PRUNE_FREE = 5
+
+#: Managers that are a person at a keyboard; Git wins over them. Any other manager is asked about, never overridden.
+HUMAN_TOOLS = ("kubectl", "k9s", "rancher", "lens", "Mozilla", "dashboard", "headlamp", "before-first-apply")
+
+
+class Op(StrEnum):
+    """What is done with one object."""
+
+    CREATE = "create"
+    CHANGE = "change"
+    REPLACE = "replace"  #: deleted and created again, because a field cannot be changed
+    DELETE = "delete"
+    UNCHANGED = "unchanged"
+    CONFLICT = "conflict"  #: somebody else owns it, or a field of it: left alone
+    UNVERIFIED = "unverified"  #: will be applied; the server could not be asked what that does
+    REFUSED = "refused"  #: the server would not take it
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object, and what is done with it.
+
+    `held` says why a change is not carried out (a guard, a suspended environment); "" where it is. `supersedes` is
+    the object of the same lineage that goes when this one has come. `uid` and `version` are those of the live
+    object that the decision was made on: preconditions of what deletes it.
+    """
+
+    op: Op
+    id: ObjectId
+    environment: str
+    origin: Origin | None = None
+    fields: tuple[FieldChange, ...] = ()
+    reason: str = ""
+    held: str = ""
+    manifest: Manifest | None = None
+    uid: str = ""
+    version: str = ""
+    supersedes: ObjectId | None = None
+    superseded_by: ObjectId | None = None
+
+    @property
+    def is_action(self) -> bool:
+        """Whether carrying the plan out does something for it."""
+        return not self.held and self.op in (Op.CREATE, Op.CHANGE, Op.REPLACE, Op.DELETE, Op.UNVERIFIED)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a reader of the plan should know, and where it comes from."""
+
+    environment: str
+    origin: Origin | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A limit that the plan ran into. `approvable`: `--approve` with the plan's id lifts it."""
+
+    environment: str
+    rule: str
+    message: str
+    approvable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that one run would do, in the order in which it would.
+
+    `id` identifies exactly these actions: an approval of it approves nothing else.
+    """
+
+    changes: tuple[Change, ...]
+    notes: tuple[Note, ...] = ()
+    guards: tuple[Guard, ...] = ()
+    offline: bool = False
+    id: str = ""
+
+    @property
+    def actions(self) -> tuple[Change, ...]:
+        """What carrying it out would do."""
+        return tuple(change for change in self.changes if change.is_action)
+
+    def count(self, op: Op) -> int:
+        """How many changes have this operation."""
+        return sum(change.op is op for change in self.changes)
+
+
+# -- What the cluster edge found, for one environment ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What the server said a server-side apply would store."""
+
+    body: Body
+    forced: tuple[tuple[str, str], ...] = ()  #: (manager, field) that a person's tool owned
+
+
+@dataclass(frozen=True, slots=True)
+class Conflicted:
+    """Another manager owns fields that we want: (manager, field) of each."""
+
+    fields: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Immutable:
+    """A field cannot be changed; `proven` tells whether the server would take the object as a new one."""
+
+    message: str
+    proven: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unverifiable:
+    """The server could not be asked. The sentence says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The server would not take it. Its own words."""
+
+    message: str
+
+
+Prediction = Predicted | Conflicted | Immutable | Unverifiable | Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What an environment's cluster has.
+
+    `members` carry the environment's label. `foreign` are desired objects that exist without it: id -> whose they
+    are (a set id, or ""). `predictions` exist for what a local look could not call clean. `rebuilt`: the
+    inventory was lost or corrupt, so that members were looked for everywhere we know of.
+    """
+
+    environment: str
+    members: Mapping[ObjectId, Body] = field(default_factory=dict)
+    foreign: Mapping[ObjectId, str] = field(default_factory=dict)
+    predictions: Mapping[ObjectId, Prediction] = field(default_factory=dict)
+    inventory: Inventory | None = None
+    rebuilt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an environment should have.
+
+    `complete`: every spec was read and is valid. If not, nothing is deleted and no existing route changes, because
+    an object that a broken spec asks for looks just like one that nobody wants.
+    """
+
+    environment: str
+    manifests: Sequence[Manifest]
+    complete: bool = True
+    suspended: bool = False
+    in_specs: bool = True
+
+
+# -- Deciding -------------------------------------------------------------------------------------------------------
+
+
+def is_clean(manifest: Manifest, live: Body) -> bool:
+    """Whether a look at the live object alone proves that applying the manifest would change nothing.
+
+    False means unsure, never dirty: only the server knows defaults and admission. Two things must hold: the last
+    thing that we applied is what we want now (the content hash), and every value in it is still there.
+    """
+    metadata = live.get("metadata", {})
+    wanted_hash = manifest.body["metadata"]["annotations"][CONTENT_HASH]
+    if metadata.get("annotations", {}).get(CONTENT_HASH) != wanted_hash or "deletionTimestamp" in metadata:
+        return False
+    return _has(live, manifest.body)
+
+
+#: Maps that the API replaces as a whole: one key more is a difference.
+_ATOMIC_MAPS = frozenset({"nodeSelector", "matchLabels", "selector"})
+
+
+def _has(live: Any, wanted: Any, *, whole: bool = False) -> bool:
+    """Whether every value of `wanted` is in `live`; lists must have the same length, to be on the safe side."""
+    if isinstance(wanted, dict):
+        if not isinstance(live, dict) or (whole and live.keys() != wanted.keys()):
+            return False
+        return all(key in live and _has(live[key], value, whole=key in _ATOMIC_MAPS) for key, value in wanted.items())
+    if isinstance(wanted, list):
+        if not isinstance(live, list) or len(live) != len(wanted):
+            return False
+        return all(_has(have, want) for have, want in zip(live, wanted, strict=True))
+    return type(live) is type(wanted) and bool(live == wanted)
+
+
+def offline(manifests: Iterable[Manifest]) -> list[Change]:
+    """The changes of a preview without a cluster: everything is new, and no body is kept in memory."""
+    return [Change(Op.CREATE, manifest.id, manifest.environment, manifest.origin) for manifest in manifests]
+
+
+def environment(wanted: Wanted, observed: Observed) -> tuple[list[Change], list[Guard]]:
+    """The changes of one environment, in order, and the limits that they ran into."""
+    changes = [_change(manifest, observed) for manifest in wanted.manifests]
+    deletions = _deletions(wanted, observed)
+    changes, deletions = _paired(changes, deletions, observed)
+    guards = _guards(wanted, observed, deletions)
+    if guards:
+        deletions = [_held(change, guards[0].message) for change in deletions]
+    if not wanted.complete:
+        changes = [_held_while_incomplete(change) for change in changes]
+    if wanted.suspended:
+        changes = [_held(change, "the environment is suspended") for change in changes]
+        deletions = [_held(change, "the environment is suspended") for change in deletions]
+    return sorted(changes, key=_order) + sorted(deletions, key=_order, reverse=True), guards
+
+
+def assemble(
+    changes: Iterable[Change], notes: Iterable[Note] = (), guards: Iterable[Guard] = (), *, offline: bool = False
+) -> Plan:
+    """The plan of all environments, with its id."""
+    listed = tuple(changes)
+    return Plan(listed, tuple(notes), tuple(guards), offline, plan_id(listed))
+
+
+def approved(plan: Plan) -> Plan:
+    """The plan, with the limits lifted that a person may lift. Its id stays: it is what was approved."""
+    lifted = {(guard.environment, guard.message) for guard in plan.guards if guard.approvable}
+    changes = tuple(replace(c, held="") if (c.environment, c.held) in lifted else c for c in plan.changes)
+    return replace(plan, changes=changes, guards=tuple(g for g in plan.guards if not g.approvable))
+
+
+def plan_id(changes: Iterable[Change]) -> str:
+    """12 hex digits of the hash of what would be done, held or not: an approval names exactly this."""
+    digest = hashlib.sha256()
+    for change in changes:
+        if change.op is Op.UNCHANGED:
+            continue
+        wanted = change.manifest.body["metadata"]["annotations"][CONTENT_HASH] if change.manifest else change.uid
+        digest.update("\0".join((change.environment, change.op, *change.id, wanted)).encode() + b"\n")
+    return digest.hexdigest()[:12]
+
+
+def stage(target: ObjectId) -> int:
+    """The number of the stage in which an object is applied; deletion goes from the highest to the lowest."""
+    return _STAGE_OF.get(target.kind, _WORKLOADS)
+
+
+def is_human(manager: str) -> bool:
+    """Whether a field manager is a person's tool."""
+    return manager.lower().startswith(tuple(tool.lower() for tool in HUMAN_TOOLS))
+
+
+def _order(change: Change) -> tuple[int, ObjectId]:
+    return stage(change.id), change.id
+
+
+def _change(manifest: Manifest, observed: Observed) -> Change:
+    """What is done with one desired object."""
+    base = Change(Op.UNCHANGED, manifest.id, observed.environment, manifest.origin, manifest=manifest)
+    live = observed.members.get(manifest.id)
+    if live is not None:
+        base = replace(base, uid=live["metadata"].get("uid", ""), version=live["metadata"].get("resourceVersion", ""))
+    elif manifest.id in observed.foreign:
+        return replace(base, op=Op.CONFLICT, reason=_whose(observed.foreign[manifest.id], observed.environment))
+    prediction = observed.predictions.get(manifest.id)
+    match prediction:
+        case None:
+            return base if live is not None else replace(base, op=Op.CREATE)
+        case Predicted(body, forced):
+            if live is None:
+                return replace(base, op=Op.CREATE)
+            reason = "; ".join(f"takes {path} over from {manager}" for manager, path in forced)
+            fields = diff.compare(live, body)
+            same = not fields and live.get("metadata", {}).get("annotations", {}) == body["metadata"].get(
+                "annotations", {}
+            )
+            return base if same else replace(base, op=Op.CHANGE, fields=fields, reason=reason)
+        case Conflicted(owned):
+            return replace(
+                base, op=Op.CONFLICT, reason="; ".join(f"{path} belongs to {manager}" for manager, path in owned)
+            )
+        case Immutable(message, proven):
+            if proven and manifest.id.kind in REPLACEABLE:
+                fields = diff.compare(live, manifest.body) if live is not None else ()
+                return replace(base, op=Op.REPLACE, reason=message, fields=_only_wanted(fields))
+            return replace(base, op=Op.REFUSED, reason=message)
+        case Unverifiable(reason):
+            return replace(base, op=Op.UNVERIFIED, reason=reason)
+        case Refusal(message):
+            return replace(base, op=Op.REFUSED, reason=message)
+
+
+def _only_wanted(fields: tuple[FieldChange, ...]) -> tuple[FieldChange, ...]:
+    """Of a comparison with a manifest that lacks the server's defaults: only what the manifest does say."""
+    return tuple(change for change in fields if change.new is not diff.ABSENT)
+
+
+def _whose(owner: str, environment: str) -> str:
+    if owner:
+        return f"it belongs to another set of objects ({owner}); two owners would fight over it"
+    label = f"{inventory.PART_OF}={inventory.set_id(environment)}"
+    return f"it exists, and Trueup did not make it; to hand it over, give it the label {label}"
+
+
+def _deletions(wanted: Wanted, observed: Observed) -> list[Change]:
+    """Members that nobody wants. One object under two API versions is one object: its UID says so."""
+    desired = {manifest.id for manifest in wanted.manifests}
+    kept_uids = {body["metadata"].get("uid") for target, body in observed.members.items() if target in desired}
+    deletions = []
+    for target, body in sorted(observed.members.items()):
+        metadata = body["metadata"]
+        if target in desired or metadata.get("uid") in kept_uids:
+            continue
+        change = Change(
+            Op.DELETE,
+            target,
+            observed.environment,
+            uid=metadata.get("uid", ""),
+            version=metadata.get("resourceVersion", ""),
+            held=_why_kept(target, metadata),
+        )
+        deletions.append(change)
+    return deletions
+
+
+def _why_kept(target: ObjectId, metadata: Body) -> str:
+    """Why an unwanted member is not deleted, or ""."""
+    if target.kind in NEVER_PRUNED:
+        return f"a {target.kind} is never deleted by a plan: delete it by hand, when nothing in it is needed"
+    if metadata.get("annotations", {}).get("trueup.dev/prevent-deletion") == "true":
+        return "it has the annotation trueup.dev/prevent-deletion"
+    if any(owner.get("controller") for owner in metadata.get("ownerReferences", ())):
+        return "a controller owns it"
+    if "deletionTimestamp" in metadata:
+        holders = ", ".join(metadata.get("finalizers", ())) or "its dependents"
+        return f"its deletion waits for {holders}"
+    return ""
+
+
+def _paired(changes: list[Change], deletions: list[Change], observed: Observed) -> tuple[list[Change], list[Change]]:
+    """Pairs what goes with what comes in its place: same kind, same lineage, another name."""
+    successors = {
+        key: change.id
+        for change in changes
+        if change.manifest is not None and (key := _lineage(change.id, change.manifest.body)) is not None
+    }
+    paired: dict[ObjectId, ObjectId] = {}
+    for index, deletion in enumerate(deletions):
+        key = _lineage(deletion.id, observed.members[deletion.id])
+        if key in successors:
+            deletions[index] = replace(deletion, superseded_by=successors[key])
+            paired[successors[key]] = deletion.id
+    return [replace(c, supersedes=paired[c.id]) if c.id in paired else c for c in changes], deletions
+
+
+def _lineage(target: ObjectId, body: Body) -> tuple[str, str] | None:
+    lineage = body.get("metadata", {}).get("annotations", {}).get(LINEAGE)
+    return (target.kind, lineage) if lineage else None
+
+
+def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change]) -> list[Guard]:
+    """Why nothing may be deleted now. What is superseded does not count against the budget: it has a successor."""
+    lost = [change for change in deletions if not change.held and change.superseded_by is None]
+    name = observed.environment
+    if not deletions or wanted.suspended:
+        return []
+    if not wanted.complete:
+        return [Guard(name, "prune/incomplete", "the specs have errors, so nothing is deleted", approvable=False)]
+    if observed.rebuilt:
+        message = "the inventory was lost and is rebuilt from labels; this run deletes nothing, the next one may"
+        return [Guard(name, "prune/rebuilt", message, approvable=False)]
+    total = sum(target.kind not in NEVER_PRUNED for target in observed.members)
+    if lost and len(lost) >= total:
+        what = "" if wanted.in_specs else ", because no spec names the environment any more"
+        return [Guard(name, "prune/all", f"all {total} objects of {name} would be deleted{what}", approvable=True)]
+    if len(lost) > max(PRUNE_FREE, int(total * PRUNE_SHARE)):
+        message = f"{len(lost)} of {total} objects of {name} would be deleted, more than {PRUNE_SHARE:.0%}"
+        return [Guard(name, "prune/budget", message, approvable=True)]
+    return []
+
+
+def _held_while_incomplete(change: Change) -> Change:
+    if change.id.kind == "HTTPRoute" and change.op in (Op.CHANGE, Op.REPLACE):
+        return _held(change, "the specs have errors, so existing routes stay as they are")
+    return change
+
+
+def _held(change: Change, why: str) -> Change:
+    return change if change.op is Op.UNCHANGED or change.held else replace(change, held=why)

@@ -1,0 +1,225 @@
+"""READ THIS FIRST: the story. Everything else is called from here.
+
+    git revision -> files -> specs -> desired objects -> plan (against observed) -> apply -> report
+
+`preview` goes as far as the plan and holds nothing that could write; `reconcile` carries the plan out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from reconciler import apply, desired, observe, plan, source, specs
+from reconciler.cluster import ApiError, Reader, Writer
+from reconciler.desired import Rendered
+from reconciler.inventory import Inventory
+from reconciler.plan import Change, Guard, Note, Observed, Wanted
+from reconciler.report import Done, Report, Trouble
+from reconciler.specs import Loaded
+from renderers.catalog import Catalog, Facts
+from renderers.manifest import Manifest, ObjectId
+from schemas.environment import DataPlane
+from schemas.problem import Problem
+
+#: Threads for requests: as many as a cluster gets connections.
+THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked of a run.
+
+    `approved` is the id of a plan whose guards a person lifts. `mirrors` maps the beginnings of repository URLs to
+    where they are to be read instead.
+    """
+
+    paths: tuple[Path, ...]
+    approved: str = ""
+    mirrors: Mapping[str, str] = field(default_factory=dict)
+    wait_s: float = 0.0
+
+
+def preview_offline(request: Request) -> Report:
+    """What the specs ask for, without any cluster or network."""
+    loaded = load(request.paths)
+    changes: list[Change] = []
+    notes: list[Note] = []
+    problems = list(loaded.problems)
+    for rendered in desired.build(loaded.catalog, Facts()):
+        changes += plan.offline(rendered.manifests)
+        notes += _notes([rendered])
+        problems += [rendered.problem] if rendered.problem else []
+    return Report(tuple(sorted(problems)), plan.assemble(changes, notes, offline=True))
+
+
+def preview(request: Request, reader_of: Callable[[DataPlane], Reader]) -> Report:
+    """What a run would do to the clusters. A `Reader` cannot write, so neither can this."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return _plan(request, reader_of, pool, verify=True).report
+
+
+def reconcile(
+    request: Request, writer_of: Callable[[DataPlane], Writer], tell: Callable[[plan.Plan | Done], None]
+) -> Report:
+    """Trues the clusters up to the specs. `tell` hears of the plan before it begins, and of each thing done."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        planned = _plan(request, writer_of, pool, verify=False)
+        report = planned.report
+        assert report.plan is not None
+        tell(report.plan)
+
+        @lru_cache(maxsize=1)
+        def looked_again() -> Mapping[str, frozenset[ObjectId]] | None:
+            return _wanted_ids(request, planned)
+
+        targets = {
+            stand.name: apply.Target(
+                writer_of(stand.plane),
+                stand.observed,
+                stand.manifests,
+                stand.in_specs,
+                lambda name=stand.name: None if (found := looked_again()) is None else found.get(name, frozenset()),
+            )
+            for stand in planned.stands
+        }
+        done = []
+        for one in apply.carry_out(report.plan, targets, pool, wait_s=request.wait_s):
+            done.append(one)
+            tell(one)
+        return Report(report.problems, report.plan, tuple(done), report.trouble)
+
+
+def load(paths: Sequence[Path]) -> Loaded:
+    """files -> specs, with the problems of both steps."""
+    files = source.read(paths)
+    loaded = specs.parse(files.contents)
+    return Loaded(loaded.catalog, tuple(sorted((*files.problems, *loaded.problems))))
+
+
+# -- the plan, with what it was made from ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Stand:
+    """Where one environment stands: what it should have, and what it has."""
+
+    name: str
+    plane: DataPlane
+    manifests: tuple[Manifest, ...]
+    observed: Observed
+    in_specs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    report: Report
+    stands: tuple[_Stand, ...]
+    facts: Facts
+
+
+def _plan(
+    request: Request, reader_of: Callable[[DataPlane], Reader], pool: ThreadPoolExecutor, *, verify: bool
+) -> _Planned:
+    loaded = load(request.paths)
+    catalog = loaded.catalog
+    facts, unresolved = _facts(catalog, request)
+    units = list(desired.build(catalog, facts, unresolved))
+    problems = (*loaded.problems, *(unit.problem for unit in units if unit.problem))
+    trouble = [Trouble(f"{unit.model} in {unit.environment}", unit.waits) for unit in units if unit.waits]
+    complete = not any(problem.severity == "error" for problem in problems)
+
+    stands: list[_Stand] = []
+    changes: list[Change] = []
+    guards: list[Guard] = []
+    for wanted, plane, inventories in _environments(catalog, units, reader_of, trouble, complete=complete):
+        try:
+            observed = observe.observe(
+                reader_of(plane), wanted.environment, wanted.manifests, inventories, pool, verify=verify
+            )
+        except ApiError as error:
+            trouble.append(Trouble(f"environment {wanted.environment}", str(error)))
+            continue
+        stands.append(_Stand(wanted.environment, plane, tuple(wanted.manifests), observed, wanted.in_specs))
+        theirs, limits = plan.environment(wanted, observed)
+        changes += theirs
+        guards += limits
+    planned = plan.assemble(changes, _notes(units), guards)
+    if request.approved and request.approved == planned.id:
+        planned = plan.approved(planned)
+    report = Report(tuple(sorted(problems)), planned, trouble=tuple(trouble))
+    return _Planned(report, tuple(stands), facts)
+
+
+def _environments(
+    catalog: Catalog,
+    units: Iterable[Rendered],
+    reader_of: Callable[[DataPlane], Reader],
+    trouble: list[Trouble],
+    *,
+    complete: bool,
+) -> Iterable[tuple[Wanted, DataPlane, Mapping[str, Inventory | None]]]:
+    """Every environment of the specs, and those that only have an inventory left, cluster by cluster.
+
+    A cluster that cannot be reached is its own environments' trouble, and nobody else's.
+    """
+    manifests: dict[str, list[Manifest]] = {name: [] for name in catalog.environments}
+    whole = dict.fromkeys(catalog.environments, complete)
+    for unit in units:
+        manifests[unit.environment] += unit.manifests
+        whole[unit.environment] &= not (unit.waits or unit.problem)
+    by_cluster: dict[Reader, list[str]] = {}
+    planes: dict[Reader, DataPlane] = {}
+    for name, placed in sorted(catalog.environments.items()):
+        try:
+            reader = reader_of(placed.spec.data_plane)
+        except ApiError as error:
+            trouble.append(Trouble(f"environment {name}", str(error)))
+            continue
+        planes.setdefault(reader, placed.spec.data_plane)
+        by_cluster.setdefault(reader, []).append(name)
+    for reader, names in by_cluster.items():
+        try:
+            inventories = observe.inventories(reader)
+        except ApiError as error:
+            trouble.append(Trouble(f"environment{'s' * (len(names) > 1)} {', '.join(names)}", str(error)))
+            continue
+        for name in names:
+            spec = catalog.environments[name].spec
+            yield Wanted(name, manifests[name], whole[name], spec.suspended), planes[reader], inventories
+        for name in sorted(inventories.keys() - catalog.environments.keys()):
+            yield Wanted(name, (), complete, in_specs=False), planes[reader], inventories
+
+
+def _facts(catalog: Catalog, request: Request) -> tuple[Facts, desired.Unresolved]:
+    """Asks Git for the newest commit of every branch that is built."""
+    embedded = {n for n, placed in catalog.environments.items() if placed.spec.data_plane.type == "embedded"}
+    wanted = {
+        source.Branch(placed.spec.repository, placed.spec.branch)
+        for placed in catalog.builds.values()
+        if placed.spec.branch is not None
+    }
+    answers = source.resolve(wanted, mirrors=request.mirrors, allow_file=bool(embedded))
+    commits = {(b.repository, b.branch): a for b, a in answers.items() if isinstance(a, str)}
+    unresolved = {(b.repository, b.branch): a.reason for b, a in answers.items() if not isinstance(a, str)}
+    return Facts(commits), unresolved
+
+
+def _wanted_ids(request: Request, planned: _Planned) -> Mapping[str, frozenset[ObjectId]] | None:
+    """What the specs ask for when they are read a second time; None where that does not give a whole answer."""
+    loaded = load(request.paths)
+    wanted: dict[str, set[ObjectId]] = {name: set() for name in loaded.catalog.environments}
+    problems: list[Problem] = list(loaded.problems)
+    for unit in desired.build(loaded.catalog, planned.facts):
+        problems += [unit.problem] if unit.problem else []
+        wanted[unit.environment] |= {manifest.id for manifest in unit.manifests}
+    if any(problem.severity == "error" for problem in problems):
+        return None
+    return {name: frozenset(ids) for name, ids in wanted.items()}
+
+
+def _notes(units: Iterable[Rendered]) -> list[Note]:
+    return [Note(unit.environment, note.origin, note.text) for unit in units for note in unit.notes]

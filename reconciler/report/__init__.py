@@ -1,0 +1,81 @@
+"""What a run tells: problems of the specs, the plan, what was done, and the exit code. Pure.
+
+`text` is for people, `machine` for programs (JSON, YAML); both show the same `Report`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+from reconciler.plan import Change, Op, Plan
+from schemas.problem import Problem
+
+
+class Outcome(StrEnum):
+    """What became of one change."""
+
+    APPLIED = "applied"
+    DELETED = "deleted"
+    FAILED = "failed"  #: the cluster refused it, or it will never be ready
+    BLOCKED = "blocked"  #: left alone, because of something else that failed
+    WAITING = "waiting"  #: not yet; the next run goes on
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A change, and what became of it. `infrastructure`: the cluster could not be reached, or did not know us."""
+
+    change: Change
+    outcome: Outcome
+    message: str = ""
+    infrastructure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """The world is in the way: a cluster, a repository or a file that cannot be read. `where`: which."""
+
+    where: str
+    message: str
+
+
+class ExitCode(IntEnum):
+    """What the process ends with. When several are true, the first of this order of urgency: 1, 3, 4, 2, 0."""
+
+    FINE = 0
+    SPECS = 1
+    CHANGES = 2
+    WORLD = 3
+    BLOCKED = 4
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that a run found and did. `plan` is None where there was nothing to plan from."""
+
+    problems: tuple[Problem, ...] = ()
+    plan: Plan | None = None
+    done: tuple[Done, ...] = ()
+    trouble: tuple[Trouble, ...] = ()
+
+
+def exit_code(report: Report, *, detailed: bool = False) -> ExitCode:
+    """The exit code of a run; `detailed` tells changes that are still to be made from none."""
+    changes = report.plan.changes if report.plan else ()
+    outcomes = report.done
+    if any(problem.severity == "error" for problem in report.problems) or any(c.op is Op.REFUSED for c in changes):
+        return ExitCode.SPECS
+    if any(done.outcome is Outcome.FAILED and not done.infrastructure for done in outcomes):
+        return ExitCode.SPECS
+    if report.trouble or any(done.outcome is Outcome.FAILED for done in outcomes):
+        return ExitCode.WORLD
+    if report.plan and report.plan.guards:
+        return ExitCode.BLOCKED
+    if any(change.op is Op.CONFLICT for change in changes):
+        return ExitCode.BLOCKED
+    settled = {done.change.id for done in outcomes if done.outcome in (Outcome.APPLIED, Outcome.DELETED)}
+    if detailed and report.plan and any(change.id not in settled for change in report.plan.actions):
+        return ExitCode.CHANGES
+    return ExitCode.FINE

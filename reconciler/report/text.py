@@ -1,0 +1,232 @@
+"""A report for people: plain lines, readable in 80 columns, colours only where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from textwrap import wrap
+from typing import Any
+
+import orjson
+
+from reconciler.diff import FieldChange
+from reconciler.plan import Change, Guard, Op, Plan
+from reconciler.report import Done, Outcome, Report, Trouble
+from schemas.problem import Problem
+
+#: Sign and colour (ANSI SGR) of each operation.
+_SIGNS: dict[Op, tuple[str, int]] = {
+    Op.CREATE: ("+", 32),
+    Op.CHANGE: ("~", 33),
+    Op.REPLACE: ("±", 35),
+    Op.DELETE: ("-", 31),
+    Op.CONFLICT: ("!", 31),
+    Op.UNVERIFIED: ("?", 36),
+    Op.REFUSED: ("x", 31),
+    Op.UNCHANGED: ("=", 2),
+}
+_OUTCOMES: dict[Outcome, tuple[str, int]] = {
+    Outcome.APPLIED: ("+", 32),
+    Outcome.DELETED: ("-", 32),
+    Outcome.FAILED: ("x", 31),
+    Outcome.BLOCKED: ("!", 33),
+    Outcome.WAITING: ("…", 36),
+}
+_DIM, _BOLD, _RED, _YELLOW = 2, 1, 31, 33
+#: The words of the summary, in this order. Zeros are left out.
+_SUMMARY = (
+    (Op.CREATE, "to create"),
+    (Op.CHANGE, "to change"),
+    (Op.REPLACE, "to replace"),
+    (Op.DELETE, "to delete"),
+    (Op.UNVERIFIED, "unverified"),
+    (Op.CONFLICT, "in conflict"),
+    (Op.REFUSED, "refused"),
+    (Op.UNCHANGED, "unchanged"),
+)
+#: No value of a field takes more of the screen than this many characters.
+_VALUE_LIMIT = 300
+
+
+def report(report: Report, *, width: int, color: bool) -> Iterator[str]:
+    """All of a preview: problems, the plan, what is in the way."""
+    yield from problems(report.problems, color=color)
+    if report.plan is not None:
+        yield from plan(report.plan, width=width, color=color)
+    yield from _troubles(report.trouble, color=color)
+
+
+def problems(problems: Sequence[Problem], *, color: bool) -> Iterator[str]:
+    """Each as `file:line:column: error: sentence`, which editors and terminals turn into a link."""
+    for problem in problems:
+        paint = _RED if problem.severity == "error" else _YELLOW
+        where = clean(f"{problem.file}:{problem.line}:{problem.column}")
+        yield f"{_paint(where, _BOLD, color)}: {_paint(problem.severity, paint, color)}: {clean(problem.message)}"
+        place = clean(problem.pointer)
+        hint = f"      try: {clean(problem.hint)}" if problem.hint else ""
+        if hint:
+            yield hint
+        yield _paint(f"      [{problem.rule}]{f' at {place}' if place else ''}", _DIM, color)
+
+
+def verdict(problems: Sequence[Problem], count: int) -> str:
+    """The last line of `validate`."""
+    errors = sum(problem.severity == "error" for problem in problems)
+    warnings = len(problems) - errors
+    also = f", {_count(warnings, 'warning')}" if warnings else ""
+    return (
+        f"{_count(errors, 'error')}{also}; {_count(count, 'valid spec')}"
+        if errors
+        else f"{_count(count, 'spec')} valid{also}"
+    )
+
+
+def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
+    """What would be done: environment by environment, spec by spec. Unchanged objects are only counted."""
+    yield _paint(headline(plan), _BOLD, color)
+    if plan.offline:
+        yield "Offline: shown as if nothing existed yet; --live compares with the clusters."
+    shown = [change for change in plan.changes if change.op is not Op.UNCHANGED]
+    for environment, changes in _by_environment(shown, plan):
+        yield ""
+        yield _paint(environment, _BOLD, color)
+        for title, theirs in _by_spec(changes):
+            yield from wrap(title, max(width, 40), initial_indent="  ", subsequent_indent="    ")
+            for change in theirs:
+                yield from _change(change, width=width, color=color)
+        for note in dict.fromkeys(note for note in plan.notes if note.environment == environment):
+            yield from _wrapped(f"note: {_subject(note.origin)}{clean(note.text)}", "  ", width, _DIM, color=color)
+        for guard in (guard for guard in plan.guards if guard.environment == environment):
+            yield from _guard(guard, plan, width=width, color=color)
+
+
+def headline(plan: Plan) -> str:
+    """`Plan 3f9a1c2e77aa: 34 to create, 1 to delete.`"""
+    counts = [f"{plan.count(op)} {words}" for op, words in _SUMMARY if plan.count(op)]
+    if not counts:
+        return "Plan: there is nothing that the specs ask for."
+    if all(change.op is Op.UNCHANGED for change in plan.changes):
+        return f"Nothing to do: {_count(len(plan.changes), 'object')} as the specs ask for."
+    return f"Plan {plan.id}: {', '.join(counts)}."
+
+
+def done(done: Done, *, color: bool) -> Iterator[str]:
+    """One line as a thing is done; its message below where something went another way than planned."""
+    sign, paint = _OUTCOMES[done.outcome]
+    yield f"{_paint(f'{sign} {done.outcome:<8}', paint, color)} {clean(str(done.change.id))}"
+    if done.message:
+        yield f"    {clean(done.message)}"
+
+
+def end(report: Report, *, color: bool) -> Iterator[str]:
+    """What a run came to, problems included, so that they are the last thing on the screen."""
+    yield ""
+    yield from problems(report.problems, color=color)
+    yield from _troubles(report.trouble, color=color)
+    counts = {outcome: sum(one.outcome is outcome for one in report.done) for outcome in Outcome}
+    words = ", ".join(f"{number} {outcome}" for outcome, number in counts.items() if number)
+    held = sum(bool(change.held) for change in report.plan.changes) if report.plan else 0
+    words = ", ".join(filter(None, (words, f"{held} held" if held else "")))
+    unsettled = report.trouble or held or counts[Outcome.FAILED] or counts[Outcome.BLOCKED] or counts[Outcome.WAITING]
+    if words:
+        yield f"Done: {words}."
+    elif not report.trouble and not report.problems:
+        yield "Done: nothing was left to do."
+    if unsettled or any(problem.severity == "error" for problem in report.problems):
+        yield "Not everything is as the specs ask for; the next run goes on from here."
+
+
+def clean(text: str) -> str:
+    """Text that a terminal shows and does not obey: control characters are escaped, bidirectional ones too."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _change(change: Change, *, width: int, color: bool) -> Iterator[str]:
+    sign, paint = _SIGNS[change.op]
+    yield f"    {_paint(f'{sign} {change.id.kind}', paint, color)} {clean(change.id.name)}"
+    for words in _remarks(change):
+        yield from _wrapped(words, "        ", width, _DIM, color=color)
+    for field in change.fields:
+        yield from _field(field, width=width, color=color)
+
+
+def _remarks(change: Change) -> Iterator[str]:
+    if change.supersedes is not None:
+        yield f"in place of {clean(change.supersedes.name)}"
+    if change.superseded_by is not None:
+        yield f"when {clean(change.superseded_by.name)} has taken over"
+    if change.reason:
+        yield clean(change.reason)
+    if change.held:
+        yield f"held: {clean(change.held)}"
+
+
+def _field(field: FieldChange, *, width: int, color: bool) -> Iterator[str]:
+    old, new = (None if value is None else _value(value) for value in field[1:])
+    path = clean(field.path)
+    if old is None:
+        line = f"{path}: {new} (new)"
+    elif new is None:
+        line = f"{path}: {old} (removed)"
+    else:
+        line = f"{path}: {old} -> {new}"
+    if len(line) + 8 <= width:
+        yield f"        {line}"
+        return
+    yield f"        {path}:"
+    if old is not None:
+        yield from _wrapped(f"- {old}", "          ", width, 31, color=color)
+    if new is not None:
+        yield from _wrapped(f"+ {new}", "          ", width, 32, color=color)
+
+
+def _value(value: Any) -> str:
+    text = value if isinstance(value, str) and value else orjson.dumps(value).decode()
+    text = clean(text)
+    return text if len(text) <= _VALUE_LIMIT else f"{text[:_VALUE_LIMIT]}… ({len(text)} characters)"
+
+
+def _by_environment(changes: Iterable[Change], plan: Plan) -> Iterator[tuple[str, list[Change]]]:
+    groups = {name: list(theirs) for name, theirs in groupby(changes, key=lambda change: change.environment)}
+    for name in (*(note.environment for note in plan.notes), *(guard.environment for guard in plan.guards)):
+        groups.setdefault(name, [])
+    yield from groups.items()
+
+
+def _by_spec(changes: Sequence[Change]) -> Iterator[tuple[str, list[Change]]]:
+    """In order of first appearance: each spec with its objects, then what no spec asks for."""
+    groups: dict[str, list[Change]] = {}
+    for change in changes:
+        origin = change.origin
+        title = f"{origin.kind} {origin.name}  {origin}" if origin is not None else "asked for by no spec any more"
+        groups.setdefault(clean(title), []).append(change)
+    yield from groups.items()
+
+
+def _guard(guard: Guard, plan: Plan, *, width: int, color: bool) -> Iterator[str]:
+    approve = f" If that is meant: reconcile --approve {plan.id}" if guard.approvable else ""
+    yield from _wrapped(f"! {clean(guard.message)}.{approve}", "  ", width, _RED, color=color)
+
+
+def _troubles(troubles: Sequence[Trouble], *, color: bool) -> Iterator[str]:
+    for trouble in troubles:
+        yield f"{_paint('!', _RED, color)} {clean(trouble.where)}: {clean(trouble.message)}"
+
+
+def _subject(origin: Any) -> str:
+    return f"{origin.kind} {clean(origin.name)}: " if origin is not None else ""
+
+
+def _wrapped(text: str, indent: str, width: int, paint: int, *, color: bool) -> Iterator[str]:
+    lines = wrap(text, max(width, 40), initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
+    yield from (_paint(line, paint, color) for line in lines)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _paint(text: str, code: int, color: bool) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if color else text

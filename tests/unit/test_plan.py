@@ -1,0 +1,350 @@
+"""desired x observed -> plan. Objects are written as small as the rules allow."""
+
+from dataclasses import replace
+
+import pytest
+
+from reconciler import inventory, plan
+from reconciler.inventory import CONTENT_HASH, Inventory
+from reconciler.plan import (
+    Conflicted,
+    Immutable,
+    Observed,
+    Op,
+    Predicted,
+    Refusal,
+    Unverifiable,
+    Wanted,
+)
+from renderers.manifest import Manifest, ObjectId, Origin, object_id
+from renderers.names import LINEAGE
+
+ORIGIN = Origin("specs/churn.yaml", 4, "variation", "churn/default")
+VERSIONS = {"Deployment": "apps/v1", "HTTPRoute": "gateway.networking.k8s.io/v1"}
+
+
+def wanted(kind="Deployment", name="churn", *, content="1", lineage="", **spec) -> Manifest:
+    annotations = {CONTENT_HASH: content} | ({LINEAGE: lineage} if lineage else {})
+    body = {
+        "apiVersion": VERSIONS.get(kind, "v1"),
+        "kind": kind,
+        "metadata": {"name": name, "namespace": "prod", "labels": {}, "annotations": annotations},
+        "spec": spec,
+    }
+    return Manifest(object_id(body), body, ORIGIN, "production")
+
+
+def live(manifest: Manifest, *, uid=None, content=None, annotations=None, owners=(), deleting=False, **spec):
+    """The object as a cluster has it: what was applied, and what the server added."""
+    body = manifest.body
+    metadata = body["metadata"] | {
+        "uid": uid or f"uid-{manifest.id.kind}-{manifest.id.name}",
+        "resourceVersion": "7",
+        "annotations": body["metadata"]["annotations"]
+        | ({CONTENT_HASH: content} if content else {})
+        | (annotations or {}),
+    }
+    if owners:
+        metadata["ownerReferences"] = list(owners)
+    if deleting:
+        metadata |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["example.com/hold"]}
+    return body | {"metadata": metadata, "spec": body["spec"] | spec}
+
+
+def observed(*bodies, predictions=None, foreign=None, rebuilt=False) -> Observed:
+    members = {object_id(body): body for body in bodies}
+    known = Inventory("production", frozenset(map(inventory.place_of, members)))
+    return Observed("production", members, foreign or {}, predictions or {}, known, rebuilt)
+
+
+def planned(manifests=(), seen=None, **state):
+    changes, guards = plan.environment(Wanted("production", tuple(manifests), **state), seen or observed())
+    return changes, guards
+
+
+def only(changes):
+    (change,) = changes
+    return change
+
+
+class TestOneObject:
+    def test_what_does_not_exist_is_created(self):
+        assert only(planned([wanted()])[0]).op is Op.CREATE
+
+    def test_what_is_as_wanted_is_unchanged(self):
+        manifest = wanted(replicas=2)
+        assert only(planned([manifest], observed(live(manifest)))[0]).op is Op.UNCHANGED
+
+    def test_a_change_shows_what_the_server_would_store(self):
+        manifest = wanted(replicas=3)
+        before = live(manifest, content="0", replicas=2)
+        after = Predicted(live(manifest, replicas=3))
+        change = only(planned([manifest], observed(before, predictions={manifest.id: after}))[0])
+        assert change.op is Op.CHANGE
+        assert [tuple(field) for field in change.fields] == [("spec.replicas", 2, 3)]
+
+    def test_a_prediction_without_a_difference_is_unchanged(self):
+        manifest = wanted(cpu="1000m")
+        same = live(manifest, cpu="1")
+        change = only(planned([manifest], observed(same, predictions={manifest.id: Predicted(same)}))[0])
+        assert change.op is Op.UNCHANGED
+
+    def test_a_new_content_hash_alone_is_applied_once_so_that_the_next_look_is_clean(self):
+        manifest = wanted(content="2")
+        before = live(manifest, content="1")
+        change = only(planned([manifest], observed(before, predictions={manifest.id: Predicted(live(manifest))}))[0])
+        assert (change.op, change.fields) == (Op.CHANGE, ())
+
+    def test_a_persons_edit_is_taken_back_and_the_person_is_named(self):
+        manifest = wanted(replicas=2)
+        edited = live(manifest, replicas=9)
+        prediction = Predicted(live(manifest), (("kubectl-edit", ".spec.replicas"),))
+        change = only(planned([manifest], observed(edited, predictions={manifest.id: prediction}))[0])
+        assert change.op is Op.CHANGE
+        assert "takes .spec.replicas over from kubectl-edit" in change.reason
+
+    def test_another_controllers_field_is_a_conflict_that_names_it(self):
+        manifest = wanted()
+        prediction = Conflicted((("vpa", ".spec.template"),))
+        change = only(planned([manifest], observed(live(manifest), predictions={manifest.id: prediction}))[0])
+        assert (change.op, change.reason) == (Op.CONFLICT, ".spec.template belongs to vpa")
+        assert not change.is_action
+
+    def test_an_object_that_somebody_else_made_is_a_conflict_that_says_how_to_hand_it_over(self):
+        manifest = wanted()
+        change = only(planned([manifest], observed(foreign={manifest.id: ""}))[0])
+        assert change.op is Op.CONFLICT
+        assert f"{inventory.PART_OF}={inventory.set_id('production')}" in change.reason
+
+    def test_an_object_of_another_set_is_a_conflict_that_names_the_set(self):
+        manifest = wanted()
+        change = only(planned([manifest], observed(foreign={manifest.id: "applyset-x-v1"}))[0])
+        assert (change.op, "applyset-x-v1" in change.reason) == (Op.CONFLICT, True)
+
+    def test_an_immutable_field_becomes_a_replacement_if_the_new_object_is_proven_valid(self):
+        manifest = wanted(selector="new")
+        prediction = Immutable("spec.selector: field is immutable", proven=True)
+        change = only(
+            planned([manifest], observed(live(manifest, selector="old"), predictions={manifest.id: prediction}))[0]
+        )
+        assert change.op is Op.REPLACE
+        assert [tuple(field) for field in change.fields] == [("spec.selector", "old", "new")]
+        assert change.uid == "uid-Deployment-churn"
+
+    @pytest.mark.parametrize("kind", ["Namespace", "Secret", "HTTPRoute"])
+    def test_kinds_with_something_to_lose_are_never_replaced(self, kind):
+        manifest = wanted(kind)
+        prediction = Immutable("field is immutable", proven=True)
+        change = only(planned([manifest], observed(live(manifest), predictions={manifest.id: prediction}))[0])
+        assert change.op is Op.REFUSED
+
+    def test_an_unproven_replacement_is_refused_rather_than_deleted_first(self):
+        manifest = wanted()
+        prediction = Immutable("field is immutable", proven=False)
+        change = only(planned([manifest], observed(live(manifest), predictions={manifest.id: prediction}))[0])
+        assert change.op is Op.REFUSED
+
+    def test_what_the_server_cannot_be_asked_about_is_unverified_and_applied_all_the_same(self):
+        manifest = wanted()
+        change = only(planned([manifest], observed(predictions={manifest.id: Unverifiable("no such kind")}))[0])
+        assert (change.op, change.is_action, change.reason) == (Op.UNVERIFIED, True, "no such kind")
+
+    def test_what_the_server_would_refuse_is_said_in_its_words(self):
+        manifest = wanted()
+        change = only(planned([manifest], observed(predictions={manifest.id: Refusal("spec.x: Invalid value")}))[0])
+        assert (change.op, change.is_action, change.reason) == (Op.REFUSED, False, "spec.x: Invalid value")
+
+
+class TestCleanOrUnsure:
+    def test_defaults_of_the_server_do_not_make_an_object_unsure(self):
+        manifest = wanted(template={"containers": [{"name": "model"}]})
+        defaulted = {"containers": [{"name": "model", "imagePullPolicy": "Always"}], "restartPolicy": "Always"}
+        assert plan.is_clean(manifest, live(manifest, template=defaulted, paused=False))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"replicas": 3},
+            {"flag": 1},
+            {"list": ["a"]},
+            {"list": ["a", "b", "c"]},
+            {"selector": {"matchLabels": {"a": "1", "more": "2"}}},
+        ],
+        ids=["another value", "1 for true", "an item less", "an item more", "a key more in an atomic map"],
+    )
+    def test_drift_makes_an_object_unsure(self, change):
+        manifest = wanted(replicas=2, flag=True, list=["a", "b"], selector={"matchLabels": {"a": "1"}})
+        assert plan.is_clean(manifest, live(manifest))
+        assert not plan.is_clean(manifest, live(manifest, **change))
+
+    def test_a_new_wish_makes_an_object_unsure_even_where_it_only_takes_a_field_away(self):
+        before = live(wanted(content="1", replicas=2, paused=True))
+        assert not plan.is_clean(wanted(content="2", replicas=2), before)
+
+    def test_an_object_that_is_being_deleted_is_unsure(self):
+        manifest = wanted()
+        assert not plan.is_clean(manifest, live(manifest, deleting=True))
+
+
+class TestDeletion:
+    def test_a_member_that_nobody_wants_is_deleted_with_its_uid_as_precondition(self):
+        kept, unwanted = wanted(name="kept"), wanted(name="gone")
+        changes, guards = planned([kept], observed(live(kept), live(unwanted)))
+        change = next(change for change in changes if change.op is Op.DELETE)
+        assert (change.id.name, change.uid, change.is_action, guards) == ("gone", "uid-Deployment-gone", True, [])
+
+    def test_one_object_under_two_api_versions_is_one_object(self):
+        manifest = wanted("HTTPRoute", "churn")
+        old = live(manifest) | {"apiVersion": "gateway.networking.k8s.io/v1beta1"}
+        changes, _ = planned([manifest], observed(live(manifest), old))
+        assert [change.op for change in changes] == [Op.UNCHANGED]
+
+    @pytest.mark.parametrize(
+        ("kind", "more", "words"),
+        [
+            ("Namespace", {}, "never deleted by a plan"),
+            ("Secret", {}, "never deleted by a plan"),
+            ("Deployment", {"annotations": {"trueup.dev/prevent-deletion": "true"}}, "prevent-deletion"),
+            ("Deployment", {"owners": [{"controller": True}]}, "a controller owns it"),
+            ("Deployment", {"deleting": True}, "waits for example.com/hold"),
+        ],
+        ids=["a namespace", "a secret", "protected", "a controller's", "already going"],
+    )
+    def test_some_members_stay_and_the_plan_says_why(self, kind, more, words):
+        kept = [wanted(name=f"kept-{n}") for n in range(5)]
+        changes, _ = planned(kept, observed(*map(live, kept), live(wanted(kind, "odd"), **more)))
+        change = next(change for change in changes if change.op is Op.DELETE)
+        assert words in change.held
+        assert not change.is_action
+
+    def test_deletion_comes_last_and_goes_the_other_way_round(self):
+        kept = [wanted(name=f"kept-{n}") for n in range(9)]
+        gone = [wanted(kind, "gone") for kind in ("Service", "HTTPRoute", "ConfigMap")]
+        changes, _ = planned(kept, observed(*map(live, [*kept, *gone])))
+        assert [change.id.kind for change in changes[-3:]] == ["HTTPRoute", "Service", "ConfigMap"]
+        assert all(change.op is Op.DELETE for change in changes[-3:])
+
+
+def _environment_of(number, *, keep):
+    everything = [wanted(name=f"d-{n:03}") for n in range(number)]
+    return everything[:keep], observed(*map(live, everything))
+
+
+class TestGuards:
+    def test_nothing_is_deleted_while_the_specs_have_errors(self):
+        kept, seen = _environment_of(10, keep=9)
+        changes, guards = planned(kept, seen, complete=False)
+        assert [guard.rule for guard in guards] == ["prune/incomplete"]
+        assert not any(change.is_action for change in changes)
+
+    def test_existing_routes_stay_as_they_are_while_the_specs_have_errors(self):
+        manifest = wanted("HTTPRoute", rules=["new"])
+        before = live(manifest, content="0", rules=["old"])
+        seen = observed(before, predictions={manifest.id: Predicted(live(manifest))})
+        assert only(planned([manifest], seen)[0]).is_action
+        assert not only(planned([manifest], seen, complete=False)[0]).is_action
+
+    def test_everything_else_goes_on_while_the_specs_have_errors(self):
+        assert only(planned([wanted()], complete=False)[0]).is_action
+
+    def test_up_to_a_fifth_of_an_environment_may_go(self):
+        kept, seen = _environment_of(100, keep=80)
+        assert planned(kept, seen)[1] == []
+
+    def test_more_than_a_fifth_is_blocked_until_it_is_approved(self):
+        kept, seen = _environment_of(100, keep=79)
+        changes, guards = planned(kept, seen)
+        assert [(guard.rule, guard.approvable) for guard in guards] == [("prune/budget", True)]
+        assert not any(change.is_action for change in changes)
+
+    def test_five_objects_of_a_small_environment_may_go(self):
+        kept, seen = _environment_of(7, keep=2)
+        assert planned(kept, seen)[1] == []
+
+    @pytest.mark.parametrize("number", [1, 5, 100])
+    def test_all_objects_never_go_without_approval(self, number):
+        _, seen = _environment_of(number, keep=0)
+        assert [guard.rule for guard in planned([], seen)[1]] == ["prune/all"]
+
+    def test_an_environment_that_no_spec_names_any_more_is_emptied_only_with_approval(self):
+        _, seen = _environment_of(3, keep=0)
+        guard = only(planned([], seen, in_specs=False)[1])
+        assert "no spec names the environment any more" in guard.message
+
+    def test_a_lost_inventory_deletes_nothing_on_the_run_that_rebuilds_it(self):
+        kept, seen = _environment_of(10, keep=9)
+        changes, guards = planned(kept, replace(seen, rebuilt=True, inventory=None))
+        assert [(guard.rule, guard.approvable) for guard in guards] == [("prune/rebuilt", False)]
+        assert not any(change.is_action for change in changes)
+
+    def test_a_suspended_environment_is_neither_changed_nor_emptied(self):
+        kept, seen = _environment_of(3, keep=2)
+        changes, guards = planned([*kept, wanted(name="new")], seen, suspended=True)
+        assert guards == []
+        assert not any(change.is_action for change in changes)
+        assert {change.held for change in changes if change.op is not Op.UNCHANGED} == {"the environment is suspended"}
+
+    def test_an_approval_lifts_the_guards_of_exactly_the_plan_that_it_names(self):
+        _, seen = _environment_of(3, keep=0)
+        blocked = plan.assemble(*_split(planned([], seen)))
+        lifted = plan.approved(blocked)
+        assert (len(blocked.actions), len(lifted.actions)) == (0, 3)
+        assert lifted.id == blocked.id
+        _, other = _environment_of(4, keep=0)
+        assert plan.assemble(*_split(planned([], other))).id != blocked.id
+
+
+def _split(result):
+    changes, guards = result
+    return changes, (), guards
+
+
+class TestSuccession:
+    """The next build's objects have other names; the plan shows them beside those that they follow."""
+
+    OLD = wanted(name="churn-default-aaaaaaaa", lineage="variation/churn/default")
+    NEW = wanted(name="churn-default-bbbbbbbb", lineage="variation/churn/default")
+
+    def test_the_new_object_names_the_one_that_it_follows_and_the_other_way_round(self):
+        changes, _ = planned([self.NEW], observed(live(self.OLD)))
+        created, deleted = changes
+        assert (created.op, created.supersedes) == (Op.CREATE, self.OLD.id)
+        assert (deleted.op, deleted.superseded_by) == (Op.DELETE, self.NEW.id)
+
+    def test_what_is_superseded_does_not_count_against_the_budget(self):
+        changes, guards = planned([self.NEW], observed(live(self.OLD)))
+        assert guards == []
+        assert all(change.is_action for change in changes)
+
+
+class TestOrderAndId:
+    def test_objects_come_in_the_order_in_which_they_need_each_other(self):
+        kinds = ["HTTPRoute", "ScaledObject", "Deployment", "Service", "ConfigMap", "ServiceAccount", "Namespace"]
+        changes, _ = planned([wanted(kind) for kind in kinds])
+        assert [change.id.kind for change in changes] == [
+            "Namespace", "ServiceAccount", "ConfigMap", "Deployment", "Service", "ScaledObject", "HTTPRoute",
+        ]  # fmt: skip
+
+    def test_the_plan_does_not_depend_on_the_order_of_its_input(self):
+        manifests = [wanted(name=f"d-{n}") for n in range(5)]
+        forwards, backwards = (plan.assemble(planned(m)[0]) for m in (manifests, manifests[::-1]))
+        assert forwards == backwards
+
+    def test_the_id_changes_with_what_would_be_done_and_with_nothing_else(self):
+        manifest = wanted(replicas=2)
+        first = plan.assemble(planned([manifest])[0])
+        assert first.id == plan.assemble(planned([manifest])[0]).id
+        assert first.id != plan.assemble(planned([wanted(content="2", replicas=3)])[0]).id
+        unchanged = plan.assemble(planned([manifest], observed(live(manifest)))[0])
+        assert unchanged.id == plan.assemble([]).id
+
+
+def test_a_persons_tools_are_told_from_controllers():
+    assert all(map(plan.is_human, ["kubectl", "kubectl-edit", "kubectl-client-side-apply", "k9s", "rancher", "Lens"]))
+    assert not any(map(plan.is_human, ["kube-controller-manager", "keda-operator", "argocd-controller", "helm"]))
+
+
+def test_an_offline_plan_creates_everything_and_keeps_no_bodies():
+    change = only(plan.offline([wanted()]))
+    assert (change.op, change.origin, change.manifest) == (Op.CREATE, ORIGIN, None)
+    assert change.id == ObjectId("apps/v1", "Deployment", "prod", "churn")
