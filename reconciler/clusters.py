@@ -6,6 +6,7 @@ import base64
 import binascii
 import os
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class Clusters:
     kubeconfig: str | None = None
     context: str | None = None
     _open: dict[DataPlane, Writer] = field(default_factory=dict, init=False)
+    _closing: ExitStack = field(default_factory=ExitStack, init=False)
 
     def of(self, plane: DataPlane) -> Writer:
         """The cluster of a data plane. Raises `ApiError` where there is no way to it."""
@@ -41,22 +43,26 @@ class Clusters:
 
     def close(self) -> None:
         """Closes every connection."""
-        for writer in self._open.values():
-            writer.connection.close()
+        self._closing.close()
 
     def _connected(self, plane: DataPlane) -> Writer:
         if plane.type == "embedded":
             return self._embedded()
         if plane.kubeconfig_secret is not None:
             return self._of_secret(plane.kubeconfig_secret, plane.context)
-        return Writer(connect(self.kubeconfig, plane.context, trusted=True, connections=CONNECTIONS))
+        return self._writer(self.kubeconfig, plane.context, trusted=True)
+
+    def _writer(self, kubeconfig: str | None, context: str | None, *, trusted: bool) -> Writer:
+        connection = connect(kubeconfig, context, trusted=trusted, connections=CONNECTIONS)
+        self._closing.callback(connection.close)
+        return Writer(connection)
 
     def _embedded(self) -> Writer:
         kubeconfig = self.home / "kubeconfig"
         if not kubeconfig.exists():
             message = f"no embedded data plane runs in {self.home}: start it with `reconcile up`"
             raise KubeconfigError(message)
-        return Writer(connect(str(kubeconfig), trusted=True, connections=CONNECTIONS))
+        return self._writer(str(kubeconfig), None, trusted=True)
 
     def _of_secret(self, name: str, context: str | None) -> Writer:
         """A cluster whose kubeconfig is in a Secret of the cluster that the reconciler itself uses.
@@ -71,12 +77,13 @@ class Clusters:
         except (KeyError, TypeError, binascii.Error):
             message = f"the Secret {inventory.NAMESPACE}/{name} has no key `kubeconfig` that holds one"
             raise KubeconfigError(message) from None
-        # The official loader reads files only. Mode 0600, and gone when it is loaded.
-        with tempfile.TemporaryDirectory(prefix="trueup-") as folder:
-            path = Path(folder) / "kubeconfig"
-            path.touch(mode=0o600)
-            path.write_bytes(content)
-            return Writer(connect(str(path), context, trusted=False, connections=CONNECTIONS))
+        # The official loader reads files only, and reads them again when credentials are renewed. Mode 0600, for as
+        # long as the connection is open.
+        folder = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="trueup-"))
+        path = Path(folder) / "kubeconfig"
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+        return self._writer(str(path), context, trusted=False)
 
 
 def default_home() -> Path:

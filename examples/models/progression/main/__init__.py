@@ -1,0 +1,5 @@
+"""The package that a build imports: `main_dir` of the build specification."""
+
+from .model import ProgressionModel
+
+__all__ = ["ProgressionModel"]

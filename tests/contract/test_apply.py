@@ -1,0 +1,351 @@
+"""Plan, apply and prune against API servers: what a run leaves behind, also where it goes wrong.
+
+`Environment` makes a run of hand-written objects, so that each test says exactly what is wanted.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler import apply, desired, inventory, observe, plan
+from reconciler.cluster import Retry, Writer, connect
+from reconciler.plan import Op, Plan, Wanted
+from reconciler.report import Done, Outcome
+from renderers.manifest import Body, Manifest, Origin, object_id
+from tests.contract.conftest import Api, config_map, deployment, eventually
+
+ORIGIN = Origin("specs/test.yaml", 1, "variation", "test")
+
+
+class Environment:
+    """One environment with its namespace, and runs that true it up to lists of objects."""
+
+    def __init__(self, writer: Writer, name: str) -> None:
+        self.writer = writer
+        self.name = name
+        self.pool = ThreadPoolExecutor(8)
+        self.second_look: Any = "the same"
+
+    def manifest(self, body: Body, needs: tuple[Manifest, ...] = ()) -> Manifest:
+        body = {**body, "metadata": {**body["metadata"]}}
+        if body["kind"] != "Namespace":
+            body["metadata"]["namespace"] = self.name
+        desired._mark(body, inventory.set_id(self.name))
+        return Manifest(object_id(body), body, ORIGIN, self.name, tuple(one.id for one in needs))
+
+    def namespace(self) -> Manifest:
+        return self.manifest({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name}})
+
+    def plan(self, manifests: list[Manifest], *, verify: bool = False, **state: Any) -> Plan:
+        known = observe.inventories(self.writer)
+        self.observed = observe.observe(self.writer, self.name, manifests, known, self.pool, verify=verify)
+        changes, guards = plan.environment(Wanted(self.name, manifests, **state), self.observed)
+        return plan.assemble(changes, (), guards)
+
+    def carry_out(self, made: Plan, manifests: list[Manifest], *, in_specs: bool = True) -> list[Done]:
+        again = frozenset(one.id for one in manifests) if self.second_look == "the same" else self.second_look
+        target = apply.Target(self.writer, self.observed, tuple(manifests), in_specs, lambda: again)
+        return list(apply.carry_out(made, {self.name: target}, self.pool))
+
+    def run(self, *bodies: Body | Manifest, approve: bool = False, **state: Any) -> list[Done]:
+        """One whole run. The namespace is always wanted."""
+        given = [body if isinstance(body, Manifest) else self.manifest(body) for body in bodies]
+        manifests = [self.namespace(), *given]
+        made = self.plan(manifests, **state)
+        return self.carry_out(plan.approved(made) if approve else made, manifests)
+
+    def live(self, body: Body) -> Body | None:
+        return self.writer.get(self.manifest(body).id)
+
+    def inventory(self) -> set[str]:
+        """The kinds that the inventory knows of."""
+        stored = self.writer.get(inventory.object_id_of(self.name))
+        return set() if stored is None else {place.kind for place in inventory.from_config_map(stored).places}
+
+
+@pytest.fixture
+def kubeconfig(server: tuple[Path, str]) -> Path:
+    return server[0]
+
+
+@pytest.fixture
+def environment(kubeconfig: Path) -> Iterator[Environment]:
+    connection = connect(str(kubeconfig), trusted=True, retry=Retry(attempts=3, base=0.01))
+    made = Environment(Writer(connection), f"env-{secrets.token_hex(5)}")
+    yield made
+    made.pool.shutdown()
+    connection.close()
+
+
+def outcomes(done: list[Done]) -> dict[str, Outcome]:
+    return {f"{one.change.id.kind}/{one.change.id.name}": one.outcome for one in done}
+
+
+MAPS = [config_map(f"map-{number}", {"a": "1"}) for number in range(6)]
+
+
+class TestARun:
+    def test_applies_everything_and_the_next_one_has_nothing_to_do(self, environment: Environment):
+        first = environment.run(deployment("churn"), *MAPS)
+        assert set(outcomes(first).values()) == {Outcome.APPLIED}
+        second = environment.plan([environment.namespace(), *map(environment.manifest, [deployment("churn"), *MAPS])])
+        assert {change.op for change in second.changes} == {Op.UNCHANGED}
+        assert environment.observed.predictions == {}, "a look was enough: no dry run was asked for"
+
+    def test_that_changes_nothing_writes_nothing(self, environment: Environment):
+        environment.run(deployment("churn"), *MAPS)
+        before = environment.writer.list("v1", "ConfigMap").resource_version
+        assert environment.run(deployment("churn"), *MAPS) == []
+        assert environment.writer.list("v1", "ConfigMap").resource_version == before
+
+    def test_shows_the_change_of_one_field_and_makes_it(self, environment: Environment):
+        environment.run(deployment("churn", replicas=2))
+        manifests = [environment.namespace(), environment.manifest(deployment("churn", replicas=3))]
+        made = environment.plan(manifests)
+        change = next(change for change in made.changes if change.op is not Op.UNCHANGED)
+        assert (change.op, [tuple(field) for field in change.fields]) == (Op.CHANGE, [("spec.replicas", 2, 3)])
+        environment.carry_out(made, manifests)
+        assert environment.live(deployment("churn"))["spec"]["replicas"] == 3
+
+    def test_verifies_what_does_not_exist_yet_even_without_its_namespace(self, environment: Environment):
+        bad = deployment("bad", replicas=-1)
+        made = environment.plan(
+            [environment.namespace(), *map(environment.manifest, [deployment("good"), bad])], verify=True
+        )
+        found = {change.id.name: change for change in made.changes}
+        assert found["good"].op is Op.CREATE
+        assert found["bad"].op is Op.REFUSED
+        assert "replicas" in found["bad"].reason
+        assert environment.writer.get(environment.namespace().id) is None, "a plan writes nothing"
+
+    def test_takes_a_field_away_that_the_specs_no_longer_have(self, environment: Environment):
+        environment.run(config_map("settings", {"a": "1", "b": "2"}))
+        environment.run(config_map("settings", {"a": "1"}))
+        assert environment.live(config_map("settings"))["data"] == {"a": "1"}
+
+
+class TestOthers:
+    """Fields and objects that somebody else has a hand in."""
+
+    def _edit(self, environment: Environment, api: Api, manager: str) -> None:
+        path = f"/api/v1/namespaces/{environment.name}/configmaps/settings"
+        body = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "edited"}}
+        answer = api.apply(path, body, manager=manager, query="&force=true")
+        assert answer.status == 200
+
+    def test_a_persons_edit_is_taken_back(self, environment: Environment, api: Api):
+        environment.run(config_map("settings", {"a": "1"}))
+        self._edit(environment, api, "kubectl-edit")
+        done = environment.run(config_map("settings", {"a": "1"}))
+        assert outcomes(done) == {"ConfigMap/settings": Outcome.APPLIED}
+        assert "takes .data.a over from kubectl-edit" in done[0].change.reason
+        assert environment.live(config_map("settings"))["data"] == {"a": "1"}
+
+    def test_a_controllers_field_is_left_alone_and_the_rest_goes_on(self, environment: Environment, api: Api):
+        environment.run(config_map("settings", {"a": "1"}))
+        self._edit(environment, api, "some-controller")
+        done = environment.run(config_map("settings", {"a": "1"}), config_map("other", {"b": "1"}))
+        assert outcomes(done) == {"ConfigMap/other": Outcome.APPLIED}
+        assert environment.live(config_map("settings"))["data"] == {"a": "edited"}
+
+    def test_an_object_that_was_there_before_is_not_taken_over(self, environment: Environment, api: Api):
+        environment.run()
+        api("POST", f"/api/v1/namespaces/{environment.name}/configmaps", config_map("settings", {"a": "theirs"}))
+        assert environment.run(config_map("settings", {"a": "ours"})) == []
+        assert environment.live(config_map("settings"))["data"] == {"a": "theirs"}
+
+    def test_replicas_that_an_autoscaler_set_are_left_alone(self, environment: Environment, api: Api):
+        environment.run(deployment("churn"))
+        path = f"/apis/apps/v1/namespaces/{environment.name}/deployments/churn/scale"
+        scale = api("GET", path).body
+        scale["spec"]["replicas"] = 7
+        assert api("PUT", path + "?fieldManager=keda", scale).status == 200
+        environment.run(deployment("churn", minReadySeconds=5))
+        assert environment.live(deployment("churn"))["spec"]["replicas"] == 7
+
+
+class TestFailures:
+    def test_one_refused_object_stops_what_needs_it_and_nothing_else(self, environment: Environment):
+        bad = environment.manifest(deployment("bad", replicas=-1))
+        budget = {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": {"name": "bad"},
+            "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "bad"}}},
+        }
+        done = environment.run(bad, environment.manifest(budget, (bad,)), deployment("good"))
+        found = outcomes(done)
+        assert found["Deployment/bad"] is Outcome.FAILED
+        assert found["PodDisruptionBudget/bad"] is Outcome.BLOCKED
+        assert found["Deployment/good"] is Outcome.APPLIED
+
+    def test_a_kind_that_the_cluster_does_not_know_fails_alone(self, environment: Environment):
+        odd = {"apiVersion": "example.com/v1", "kind": "Odd", "metadata": {"name": "odd"}, "spec": {}}
+        found = outcomes(environment.run(odd, config_map("map")))
+        assert found["Odd/odd"] is Outcome.FAILED
+        assert found["ConfigMap/map"] is Outcome.APPLIED
+
+    def test_the_inventory_knows_a_place_before_anything_is_in_it(self, environment: Environment):
+        odd = {"apiVersion": "example.com/v1", "kind": "Odd", "metadata": {"name": "odd"}, "spec": {}}
+        environment.run(odd)
+        assert "Odd" in environment.inventory(), "what may have been created is looked for by the next run"
+
+    def test_an_immutable_field_is_replaced(self, environment: Environment):
+        def job(image: str) -> Body:
+            template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "build", "image": image}]}}
+            return {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "metadata": {"name": "build"},
+                "spec": {"template": template},
+            }
+
+        environment.run(job("a:1"))
+        first = environment.live(job(""))
+        manifests = [environment.namespace(), environment.manifest(job("a:2"))]
+        made = environment.plan(manifests)
+        change = next(change for change in made.changes if change.op is not Op.UNCHANGED)
+        assert change.op is Op.REPLACE
+        assert change.uid == first["metadata"]["uid"]
+
+
+class TestPruning:
+    def test_deletes_what_nobody_wants_and_narrows_the_inventory(self, environment: Environment):
+        service_account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}}
+        environment.run(service_account, *MAPS)
+        assert environment.inventory() == {"Namespace", "ConfigMap", "ServiceAccount"}
+        done = environment.run(*MAPS)
+        assert outcomes(done) == {"ServiceAccount/robot": Outcome.DELETED}
+        assert environment.live(service_account) is None
+        assert environment.inventory() == {"Namespace", "ConfigMap"}
+
+    def test_spares_what_a_second_look_at_the_specs_wants(self, environment: Environment):
+        environment.run(*MAPS)
+        environment.second_look = frozenset({environment.manifest(MAPS[0]).id})
+        done = environment.run(*MAPS[1:])
+        assert outcomes(done) == {"ConfigMap/map-0": Outcome.BLOCKED}
+        assert environment.live(MAPS[0]) is not None
+
+    def test_deletes_nothing_when_the_second_look_fails(self, environment: Environment):
+        environment.run(*MAPS)
+        environment.second_look = None
+        assert outcomes(environment.run(*MAPS[1:])) == {"ConfigMap/map-0": Outcome.BLOCKED}
+        assert environment.live(MAPS[0]) is not None
+
+    def test_deletes_nothing_while_the_specs_have_errors(self, environment: Environment):
+        environment.run(*MAPS)
+        assert environment.run(*MAPS[1:], complete=False) == []
+        assert environment.live(MAPS[0]) is not None
+
+    def test_everything_goes_only_with_approval(self, environment: Environment):
+        environment.run(*MAPS)
+        assert environment.run() == []
+        assert environment.live(MAPS[0]) is not None
+        done = environment.run(approve=True)
+        assert [one.outcome for one in done] == [Outcome.DELETED] * 6
+        assert environment.writer.get(environment.namespace().id) is not None, "a namespace is never deleted by a plan"
+
+    def test_an_object_of_the_same_name_that_somebody_else_made_is_spared(self, environment: Environment, api: Api):
+        environment.run(*MAPS)
+        manifests = [environment.namespace(), *map(environment.manifest, MAPS[1:])]
+        made = environment.plan(manifests)
+        path = f"/api/v1/namespaces/{environment.name}/configmaps"
+        api("DELETE", f"{path}/map-0")
+        assert api("POST", path, config_map("map-0", {"a": "theirs"})).status == 201
+        environment.carry_out(made, manifests)
+        assert environment.live(MAPS[0])["data"] == {"a": "theirs"}
+
+    def test_an_object_whose_label_was_taken_away_is_spared(self, environment: Environment, api: Api):
+        environment.run(*MAPS)
+        manifests = [environment.namespace(), *map(environment.manifest, MAPS[1:])]
+        made = environment.plan(manifests)
+        path = f"/api/v1/namespaces/{environment.name}/configmaps/map-0"
+        patch = {"metadata": {"labels": {inventory.PART_OF: None}}}
+        assert api("PATCH", path, patch, content_type="application/merge-patch+json").status == 200
+        assert outcomes(environment.carry_out(made, manifests)) == {"ConfigMap/map-0": Outcome.BLOCKED}
+        assert environment.live(MAPS[0]) is not None
+
+    def test_a_finalizer_that_stays_is_told_and_neither_waited_for_nor_forgotten(
+        self, environment: Environment, api: Api
+    ):
+        environment.run(*MAPS)
+        path = f"/api/v1/namespaces/{environment.name}/configmaps/map-0"
+        patch = {"metadata": {"finalizers": ["example.com/hold"]}}
+        api("PATCH", path, patch, content_type="application/merge-patch+json")
+        done = environment.run(*MAPS[1:])
+        assert outcomes(done) == {"ConfigMap/map-0": Outcome.WAITING}
+        assert "example.com/hold" in done[0].message
+        made = environment.plan([environment.namespace(), *map(environment.manifest, MAPS[1:])])
+        change = next(change for change in made.changes if change.op is Op.DELETE)
+        assert not change.is_action, "it is not deleted again and again"
+        assert "example.com/hold" in change.held
+        api("PATCH", path, {"metadata": {"finalizers": None}}, content_type="application/merge-patch+json")
+        eventually(lambda: environment.live(MAPS[0]) is None)
+
+    def test_a_lost_inventory_is_rebuilt_first_and_pruned_by_the_next_run(self, environment: Environment, api: Api):
+        environment.run(*MAPS)
+        target = inventory.object_id_of(environment.name)
+        api("DELETE", f"/api/v1/namespaces/{target.namespace}/configmaps/{target.name}")
+        assert environment.run(*MAPS[1:]) == []
+        assert environment.live(MAPS[0]) is not None
+        assert environment.inventory() == {"Namespace", "ConfigMap"}
+        assert outcomes(environment.run(*MAPS[1:])) == {"ConfigMap/map-0": Outcome.DELETED}
+
+    def test_a_corrupt_inventory_is_rebuilt_as_a_lost_one(self, environment: Environment, api: Api):
+        environment.run(*MAPS)
+        target = inventory.object_id_of(environment.name)
+        path = f"/api/v1/namespaces/{target.namespace}/configmaps/{target.name}"
+        api("PATCH", path, {"data": {"places": "?"}}, content_type="application/merge-patch+json")
+        assert environment.run(*MAPS[1:]) == []
+        assert environment.inventory() == {"Namespace", "ConfigMap"}
+
+    def test_an_environment_that_is_gone_from_the_specs_leaves_its_namespace_and_nothing_else(
+        self, environment: Environment
+    ):
+        environment.run(*MAPS)
+        made = plan.approved(environment.plan([], in_specs=False))
+        environment.carry_out(made, [], in_specs=False)
+        assert environment.live(MAPS[0]) is None
+        assert environment.inventory() == {"Namespace"}
+
+
+def test_a_namespace_that_is_going_fails_its_objects_with_a_sentence_that_says_so(environment: Environment, api: Api):
+    environment.run(*MAPS)
+    # The finalizer on one object keeps the namespace in the state Terminating.
+    path = f"/api/v1/namespaces/{environment.name}"
+    patch = {"metadata": {"finalizers": ["example.com/hold"]}}
+    api("PATCH", f"{path}/configmaps/map-0", patch, content_type="application/merge-patch+json")
+    api("DELETE", path)
+    done = environment.run(*MAPS, config_map("new"))
+    assert outcomes(done)["ConfigMap/new"] is not Outcome.APPLIED
+    assert any("terminat" in one.message.lower() for one in done)
+    api(
+        "PATCH",
+        f"{path}/configmaps/map-0",
+        {"metadata": {"finalizers": None}},
+        content_type="application/merge-patch+json",
+    )
+
+
+def test_a_cluster_that_is_lost_stops_its_environment_at_once(
+    environment: Environment, kubeconfig: Path, tmp_path: Path
+):
+    from tests.contract.faults import FaultProxy, answer
+
+    with FaultProxy(kubeconfig) as proxy:
+        retry = Retry(attempts=2, base=0.001)
+        connection = connect(str(proxy.kubeconfig(tmp_path / "kubeconfig")), trusted=True, retry=retry)
+        environment.writer = Writer(connection)
+        manifests = [environment.namespace(), *map(environment.manifest, MAPS)]
+        made = environment.plan(manifests)
+        proxy.inject(answer(503, "down"), method="PATCH", path="/configmaps/map-", times=10_000)
+        done = environment.carry_out(made, manifests)
+        connection.close()
+    assert any(one.infrastructure for one in done)
+    assert sum(one.outcome is Outcome.APPLIED for one in done) == 1, "the namespace"
