@@ -1,0 +1,331 @@
+"""Requests to one API server: bounded connections, retries, fresh credentials.
+
+One `Connection` is shared by all threads of a process that talk to one cluster as one account. Its pool
+is the bound on requests in flight. A watch holds a connection of its own, so that watching can never
+starve writing.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from reconciler.cluster.errors import KubeconfigError, Unavailable, from_answer
+from renderers.manifest import ObjectId
+
+if TYPE_CHECKING:
+    import urllib3
+
+
+class Access(NamedTuple):
+    """What a kubeconfig or a service account gave when it was last read."""
+
+    host: str  #: "https://10.0.0.1:443", for messages
+    prefix: str  #: the path under which the API is served: "" as a rule, "/k8s/clusters/c-1" behind Rancher
+    authorization: Callable[[], str | None]  #: the header's value, renewed when it is about to expire
+    pool: urllib3.HTTPConnectionPool  #: for requests; blocks while all its connections are in use
+    watch_pool: urllib3.HTTPConnectionPool  #: for watches; does not block
+
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class _Request(NamedTuple):
+    method: str
+    path: str
+    target: ObjectId | None
+    body: bytes | None = None
+    headers: Mapping[str, str] = _NO_HEADERS
+
+
+class Timeouts(NamedTuple):
+    """How long to wait, in seconds."""
+
+    connect: float = 5.0
+    answer: float = 40.0  #: longer than the 30 s that an admission webhook may take
+    silence: float = 120.0  #: of a watch, before it is taken for half-open; bookmarks come every minute
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How long to insist: exponential back-off with full jitter, never shorter than the server asks for.
+
+    At most `attempts` tries, none of which begins later than `deadline` seconds after the first. The n-th
+    pause is drawn from 0 to `base * 2**n` seconds; where the server says Retry-After the pause comes on top
+    of that, so that clients do not come back all at once. No pause is longer than `longest` seconds.
+    """
+
+    attempts: int = 6
+    deadline: float = 60.0
+    base: float = 0.2
+    longest: float = 15.0
+    clock: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = random.random
+    pause: Callable[[float], object] | None = None  #: None: wait, and wake up when the connection is closed
+
+    def delay(self, failures: int, retry_after: float = 0.0) -> float:
+        """Seconds to wait after this many failures in a row (1 or more)."""
+        backoff: float = self.base * 2 ** min(failures, 30) * self.jitter()
+        return min(self.longest, retry_after + backoff)
+
+
+# RFC 9111 (and RFC 7234 before it): 299 - "text", several in one header.
+_WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
+_WARNINGS_KEPT = 200
+_RENEW_EVERY = 10.0  # seconds, at most: a fleet of refused requests must not start a fleet of exec plugins
+_CHUNK = 65536
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One API server, as one account. Safe to share between threads; `close` ends its watches.
+
+    `load` reads the kubeconfig or the service account, and does so again when the server answers 401.
+    """
+
+    load: Callable[[], Access]
+    retry: Retry = field(default_factory=Retry)
+    _access: Access = field(init=False)
+    _renewed_at: float | None = field(default=None, init=False)
+    _renewing: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _closed: threading.Event = field(default_factory=threading.Event, init=False)
+    _streams: set[urllib3.BaseHTTPResponse] = field(default_factory=set, init=False)
+    _warnings: dict[tuple[ObjectId | None, str], None] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._access = self.load()
+
+    @property
+    def host(self) -> str:
+        """The URL of the API server, for messages."""
+        return self._access.host + self._access.prefix
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed.is_set()
+
+    def take_warnings(self) -> tuple[tuple[ObjectId | None, str], ...]:
+        """What the server warned of since the last call (deprecated versions ...), each once."""
+        with self._lock:
+            warnings = tuple(self._warnings)
+            self._warnings.clear()
+        return warnings
+
+    def close(self) -> None:
+        """End watches and pauses, and refuse further requests. Those under way are finished, without retries."""
+        self._closed.set()
+        with self._lock:
+            streams = tuple(self._streams)
+        for stream in streams:
+            _shut_down(stream)
+        self._access.pool.close()
+        self._access.watch_pool.close()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        target: ObjectId | None = None,
+        body: bytes | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        repeatable: bool = True,
+        guarded: bool = True,
+    ) -> dict[str, Any]:
+        """Send a request until it is answered for good: the JSON object, or the `ApiError` that the answer means.
+
+        `repeatable` says that doing it twice is doing it once; a request that is not is only sent again
+        when the server cannot have acted on it. `guarded`: see `errors.from_answer`.
+        """
+        request = _Request(method, path, target, body, headers)
+        deadline = self.retry.clock() + self.retry.deadline
+        failures = 0
+        while True:
+            try:
+                response = self._send(request, guarded=guarded)
+                return decoded(response.data, target)
+            except Unavailable as error:
+                failures += 1
+                if error.maybe_done and not repeatable:
+                    raise
+                self.back_off(error, failures, deadline)
+
+    def lines(self, path: str, *, target: ObjectId) -> Iterator[bytes]:
+        """The lines of a watch as they come, until it ends: by the server, a broken connection, silence, `close`.
+
+        A line that is cut off is left out. Raises `ApiError` where the watch is refused.
+        """
+        response = self._send(_Request("GET", path, target), stream=True)
+        with self._lock:
+            self._streams.add(response)
+        try:
+            unfinished: list[bytes] = []
+            while not self.closed and (chunk := _chunk(response)):
+                *lines, rest = chunk.split(b"\n")
+                for line in lines:
+                    yield b"".join((*unfinished, line))
+                    unfinished.clear()
+                unfinished.append(rest)
+        finally:
+            with self._lock:
+                self._streams.discard(response)
+            response.close()
+
+    def back_off(self, error: Unavailable, failures: int, deadline: float) -> None:
+        """Wait before the next try, or raise the error where there is to be none."""
+        delay = self.retry.delay(failures, error.retry_after)
+        late = self.retry.clock() + delay > deadline
+        if failures >= self.retry.attempts or late or self._closed.is_set():
+            raise error
+        (self.retry.pause or self._closed.wait)(delay)
+
+    def _send(self, request: _Request, *, stream: bool = False, guarded: bool = True) -> urllib3.BaseHTTPResponse:
+        """The answer, where it is a success; with fresh credentials where these were refused."""
+        access = self._access
+        if self.closed:
+            raise Unavailable(0, "", f"{access.host}: the connection was closed", request.target, maybe_done=False)
+        response = _exchange(access, request, stream=stream)
+        if response.status == 401 and (renewed := self._renew(access)) is not access:
+            response = _exchange(renewed, request, stream=stream)
+        if "Warning" in response.headers:
+            self._remember_warnings(request.target, response.headers["Warning"])
+        if response.status >= 300:
+            raise from_answer(
+                response.status,
+                response.data,
+                request.target,
+                guarded=guarded,
+                retry_after=_seconds(response.headers.get("Retry-After")),
+            )
+        return response
+
+    def _renew(self, refused: Access) -> Access:
+        """Other credentials than the refused ones, where there are any; another thread may have got them."""
+        with self._renewing:
+            now = self.retry.clock()
+            recently = self._renewed_at is not None and now - self._renewed_at < _RENEW_EVERY
+            if self._access is refused and not recently:
+                self._renewed_at = now
+                self._access = self.load()
+            return self._access
+
+    def _remember_warnings(self, target: ObjectId | None, header: str) -> None:
+        with self._lock:
+            for text in _WARNING.findall(header):
+                if len(self._warnings) < _WARNINGS_KEPT:
+                    self._warnings[target, text.replace('\\"', '"')] = None
+
+
+def decoded(text: bytes, target: ObjectId | None) -> dict[str, Any]:
+    """The JSON object in an answer; `Unavailable` where something on the way answered in its stead."""
+    try:
+        if len(text) < _LARGE:
+            answer = orjson.loads(text)
+        else:
+            with _collector_paused():
+                answer = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise Unavailable(0, "", "the answer is not a JSON object; is this an API server?", target)
+    return answer
+
+
+_LARGE = 1 << 16  # bytes
+_decoding = threading.Lock()
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Spare the cycle collector from walking, again and again, what was decoded so far.
+
+    Two thirds of the time of a large list would go there, and JSON has no cycles. One thread at a time,
+    which costs nothing as decoding holds the interpreter lock.
+    """
+    with _decoding:
+        enabled = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if enabled:
+                gc.enable()
+
+
+def _shut_down(stream: urllib3.BaseHTTPResponse) -> None:
+    with suppress(ValueError, RuntimeError, OSError):  # it has just ended by itself
+        stream.shutdown()
+
+
+def _exchange(access: Access, request: _Request, *, stream: bool) -> urllib3.BaseHTTPResponse:
+    headers = {"Accept": "application/json", "User-Agent": "trueup", **request.headers}
+    if authorization := access.authorization():
+        headers["Authorization"] = authorization
+    with _lost_answers(access.host, request.target):
+        response = (access.watch_pool if stream else access.pool).urlopen(
+            request.method,
+            access.prefix + request.path,
+            body=request.body,
+            headers=headers,
+            retries=False,  # ours knows which request may be repeated
+            redirect=False,  # a redirect must not carry the credentials elsewhere
+            preload_content=not stream,
+        )
+        if stream and response.status >= 300:
+            response.read(cache_content=True)
+        return response
+
+
+def _chunk(response: urllib3.BaseHTTPResponse) -> bytes:
+    """What has come of a stream, as soon as something has; empty at its end, of whatever kind."""
+    try:
+        with _lost_answers("", None):
+            return response.read1(_CHUNK)
+    except Unavailable:
+        return b""
+
+
+@contextmanager
+def _lost_answers(host: str, target: ObjectId | None) -> Iterator[None]:
+    """Turn what happens to connections into `Unavailable`, and mistrust into `KubeconfigError`."""
+    from urllib3 import exceptions  # noqa: PLC0415 - 80 ms, which commands without a cluster do not pay
+
+    try:
+        yield
+    except exceptions.HTTPError as error:
+        unsent = False
+        words = f"the connection broke ({type(error).__name__})"
+        match error:
+            case exceptions.SSLError():
+                if mistrust := getattr(error.args[0], "verify_message", ""):  # ssl.SSLCertVerificationError
+                    words = f"{host}: the certificate of the server is not trusted: {mistrust}"
+                    raise KubeconfigError(words) from error
+                words = f"no secure connection ({error.args[0]})"
+            case exceptions.ProxyError():
+                unsent = True
+                words = "cannot connect through the proxy"
+            case exceptions.NewConnectionError() | exceptions.ConnectTimeoutError():
+                unsent = True
+                words = "cannot connect"
+                if isinstance(error.__cause__, OSError) and error.__cause__.strerror:
+                    words += f" ({error.__cause__.strerror})"
+            case exceptions.ReadTimeoutError():
+                words = "no answer in time"
+        raise Unavailable(0, "", f"{host}: {words}", target, maybe_done=not unsent) from error
+
+
+def _seconds(header: str | None) -> float:
+    """Retry-After in seconds; the API server never sends the form with a date."""
+    return float(header) if header and header.isascii() and header.isdigit() else 0.0
