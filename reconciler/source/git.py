@@ -1,0 +1,448 @@
+"""Which commit a branch stands at: the only module that runs git.
+
+Addresses and branch names come from specs, so they are data of strangers: an address is checked against an
+allow-list, and the name of a branch never reaches a command line.
+
+git is run by asyncio and not through GitPython: GitPython adds to the environment of this process and cannot
+take anything out of it (GIT_CONFIG_COUNT of a hook or a CI job would redirect the question), keeps all output
+in memory, and ends a process with the help of `pgrep` or `ps`, which slim images do not have.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import os
+import re
+import signal
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from asyncio import StreamReader
+    from asyncio.subprocess import Process
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a repository asks for. The representation shows nothing of it."""
+
+    kind: Literal["token", "ssh-key"]
+    secret: str = field(repr=False)
+    user: str = field(default="", repr=False)  # some servers take the token as the user
+    known_hosts: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def token(cls, user: str, token: str) -> Credential:
+        """For https. White space around both is dropped: a Secret made with `echo` ends in a line break."""
+        return cls("token", token.strip(), user.strip())
+
+    @classmethod
+    def ssh_key(cls, private_key: str, known_hosts: str | None = None) -> Credential:
+        """For ssh: a private key without passphrase, and the lines of a known_hosts file.
+
+        Without `known_hosts`, this machine's own files say which hosts are known (/etc/ssh/ssh_known_hosts and
+        ~/.ssh/known_hosts). An unknown host is refused either way.
+        """
+        # OpenSSH refuses a key without its last line break, or with those of Windows.
+        return cls("ssh-key", private_key.replace("\r\n", "\n").strip() + "\n", known_hosts=known_hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A branch of a repository: the address without `#folder`, the name without `refs/heads/`."""
+
+    repository: str
+    branch: str
+    credential: Credential | None = None
+
+
+Cause: TypeAlias = Literal["address", "branch", "credential", "unreachable", "timeout"]
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved:
+    """Why it is not known where a branch stands: a sentence for people, and whose turn it is.
+
+    `address` and `branch`: the spec's; `credential`: the Secret's; `unreachable` and `timeout`: the world's, and
+    the next pass asks again.
+    """
+
+    reason: str
+    cause: Cause
+
+
+def resolve(
+    wanted: Iterable[Branch],
+    *,
+    mirrors: Mapping[str, str] | None = None,
+    allow_file: bool = False,
+    timeout_s: float = 30,
+    deadline_s: float = 120,
+    concurrency: int = 8,
+) -> dict[Branch, str | Unresolved]:
+    """The commit (40 or 64 hex digits) that each branch stands at. Asks a repository once; needs git 2.31.
+
+    `mirrors`: beginning of an address -> what stands in its place (the longest that fits, cut at `/` or `:`). A
+    credential goes to the mirror then, and nowhere else. `allow_file` permits file:///, for the embedded data
+    plane. A repository gets `timeout_s` seconds, all of them together `deadline_s`; `concurrency` are asked at
+    once.
+
+    Proxies (HTTPS_PROXY, ALL_PROXY, NO_PROXY) and certificate authorities (SSL_CERT_FILE, SSL_CERT_DIR) are
+    those of this process. Nothing else of its environment, and no configuration file, reaches git.
+
+    Raises nothing for what a repository or its spec does. Call it in a thread that runs no event loop.
+    """
+    import asyncio  # noqa: PLC0415 - 0.04 s that commands without git do not pay
+
+    wanted = tuple(wanted)
+    answers: dict[Branch, str | Unresolved] = {}
+    questions: dict[_Question, list[Branch]] = {}
+    for branch in wanted:
+        question = _question(branch, mirrors or {}, allow_file=allow_file)
+        if isinstance(question, Unresolved):
+            answers[branch] = question
+        else:
+            questions.setdefault(question, []).append(branch)
+    if questions:
+        names = {question: {branch.branch for branch in branches} for question, branches in questions.items()}
+        replies = asyncio.run(_ask_all(names, timeout_s, deadline_s, concurrency))
+        for question, branches in questions.items():
+            answers.update((branch, _answer(branch, replies[question])) for branch in branches)
+    return {branch: answers[branch] for branch in wanted}
+
+
+_HOST = "[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"
+_USER = "[A-Za-z0-9_][A-Za-z0-9_.-]*@"
+_PORT = "(:[0-9]{1,5})?"
+_PATH = "[A-Za-z0-9_.~/-]+"
+#: All that git is ever given. It would run a program for `ext::`, and read an option from a leading `-`.
+_ADDRESSES = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"(?P<protocol>https)://(?P<host>{_HOST}){_PORT}/{_PATH}",
+        rf"(?P<protocol>ssh)://({_USER})?(?P<host>{_HOST}){_PORT}/{_PATH}",
+        rf"{_USER}(?P<host>{_HOST}):(?!-){_PATH}",
+        r"(?P<protocol>file):///[A-Za-z0-9_.~/%-]+",
+    )
+)
+_UPWARDS = re.compile(r"(^|[/:])\.\.(/|$)")
+_BRANCH = re.compile("[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
+
+
+class _Question(NamedTuple):
+    """One call of git."""
+
+    address: str
+    protocol: str
+    credential: Credential | None  #: None also where it is of no use for the protocol
+
+
+def _question(branch: Branch, mirrors: Mapping[str, str], *, allow_file: bool) -> _Question | Unresolved:
+    address = branch.repository
+    protocol = _protocol(address, allow_file=allow_file)
+    if protocol:
+        # And again: the end of what a mirror makes of an address was still written in a spec.
+        address = _mirrored(address, mirrors)
+        protocol = _protocol(address, allow_file=allow_file)
+    if protocol is None:
+        allowed = "https://host/path, ssh://host/path, user@host:path" + (" and file:///path" if allow_file else "")
+        # Somebody may have written a token into it.
+        shown = re.sub("//.*@", "//***@", address, flags=re.DOTALL)[:200]
+        return Unresolved(f"{shown!r} is not an address that git is given; those are {allowed}", "address")
+    if not _BRANCH.fullmatch(branch.branch):
+        return Unresolved(f"{branch.repository}: {branch.branch[:200]!r} is not a branch's name", "branch")
+    fits = branch.credential and {"token": "https", "ssh-key": "ssh"}[branch.credential.kind] == protocol
+    return _Question(address, protocol, branch.credential if fits else None)
+
+
+def _protocol(address: str, *, allow_file: bool) -> str | None:
+    """https, ssh or file; None for what git must not see."""
+    match = next((match for pattern in _ADDRESSES if (match := pattern.fullmatch(address))), None)
+    if match is None or _UPWARDS.search(address):
+        return None
+    parts = {"protocol": "ssh", **match.groupdict()}
+    if parts["protocol"] == "file":
+        return "file" if allow_file else None
+    return parts["protocol"] if _is_host(parts["host"]) else None
+
+
+def _is_host(host: str) -> bool:
+    """A DNS name, or an IPv4 address of four decimal numbers that is not link-local.
+
+    169.254.169.254 hands out a machine's credentials; curl reads 2852039166 and 0xa9fea9fe as the same.
+    """
+    if host.rpartition(".")[2][:1].isalpha():
+        return True
+    try:
+        return not ipaddress.IPv4Address(host).is_link_local
+    except ValueError:
+        return False
+
+
+def _mirrored(address: str, mirrors: Mapping[str, str]) -> str:
+    # Not git's own url.<base>.insteadOf: it cuts "https://git.example.org/" at "https://git.example", and what it
+    # makes of an address could not be checked, nor could the token be bound to it.
+    fitting = [
+        beginning
+        for beginning in mirrors
+        if address.startswith(beginning)
+        and (beginning.endswith(("/", ":")) or address[len(beginning) :].startswith("/") or address == beginning)
+    ]
+    longest = max(fitting, key=len, default=None)
+    return address if longest is None else mirrors[longest] + address[len(longest) :]
+
+
+class _Heads(NamedTuple):
+    """The branches of a repository."""
+
+    commits: dict[str, str]  #: of those that were asked for
+    names: list[str]  #: for a hint; at most `_NAMES`
+
+
+_NAMES = 2000
+
+_Reply: TypeAlias = _Heads | Unresolved
+
+
+def _answer(branch: Branch, reply: _Reply) -> str | Unresolved:
+    if isinstance(reply, Unresolved):
+        return Unresolved(f"{branch.repository}: {reply.reason}", reply.cause)
+    commit = reply.commits.get(branch.branch)
+    return commit or Unresolved(f"{branch.repository}: {_no_branch(branch.branch, reply.names)}", "branch")
+
+
+def _no_branch(name: str, names: list[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - only for what is missing
+
+    if not names:
+        return f"the branch {name!r} is not there, nor any other: the repository is empty"
+    nearest = " or ".join(map(repr, get_close_matches(name, names, 3)))
+    return f"the branch {name!r} is not there" + (f"; the nearest is {nearest}" if nearest else "")
+
+
+async def _ask_all(
+    questions: Mapping[_Question, set[str]], timeout_s: float, deadline_s: float, concurrency: int
+) -> dict[_Question, _Reply]:
+    import asyncio  # noqa: PLC0415 - see `resolve`
+
+    gate = asyncio.Semaphore(concurrency)
+    clock = asyncio.get_running_loop().time
+    end = clock() + deadline_s
+
+    async def ask(question: _Question, names: set[str]) -> _Reply:
+        async with gate:
+            seconds = min(timeout_s, end - clock())
+            if seconds <= 0:
+                return Unresolved(f"it was not asked: the others took {deadline_s:g} s", "timeout")
+            try:
+                with TemporaryDirectory(prefix="trueup-git-") as folder:
+                    return await _ask(question, names, Path(folder), seconds)
+            except OSError as error:  # no disk space, no more processes
+                return Unresolved(f"git cannot be started here: {error.strerror}", "unreachable")
+
+    async with asyncio.TaskGroup() as group:
+        tasks = {question: group.create_task(ask(question, names)) for question, names in questions.items()}
+    return {question: task.result() for question, task in tasks.items()}
+
+
+#: A repository may answer without an end: git would keep it all. No core dump, for it would hold the token.
+_LIMITED = 'ulimit -S -v 524288 2>/dev/null; ulimit -S -c 0; exec "$@"'
+
+
+async def _ask(question: _Question, names: set[str], folder: Path, seconds: float) -> _Reply:
+    import asyncio  # noqa: PLC0415 - see `resolve`
+    from asyncio.subprocess import DEVNULL, PIPE  # noqa: PLC0415 - see `resolve`
+
+    # All branches, because the server sends them all: git compares patterns itself, and only with the end of a
+    # name ("main" is also found in refs/heads/refs/heads/main).
+    git = ("git", "ls-remote", "--heads", "--", question.address)
+    process = await asyncio.create_subprocess_exec(
+        *("/bin/sh", "-c", _LIMITED, "sh", *git),
+        cwd=folder,
+        env=_environment(question, folder),
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            heads, complaint, status = await _listen(process, names)
+    except TimeoutError:
+        return Unresolved(f"there was no answer within {seconds:.3g} s", "timeout")
+    return heads if status == 0 else _complaint(question, complaint, status)
+
+
+async def _listen(process: Process, names: set[str]) -> tuple[_Heads, str, int]:
+    """What git says, what it complains about, and its exit status."""
+    import asyncio  # noqa: PLC0415 - see `resolve`
+
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        heads, complaint = await asyncio.gather(_heads(process.stdout, names), _beginning(process.stderr))
+        return heads, complaint, await process.wait()
+    except BaseException:  # the timeout and Ctrl-C too
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # git alone would leave its ssh or git-remote-https behind
+        await process.communicate()
+        raise
+
+
+_HEAD = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64})\trefs/heads/(.+)")
+
+
+async def _heads(stream: StreamReader, names: set[str]) -> _Heads:
+    heads = _Heads({}, [])
+    rest = b""
+    while chunk := await stream.read(1 << 16):
+        *lines, rest = (rest[-(1 << 16) :] + chunk).split(b"\n")
+        for line in lines:
+            match = _HEAD.fullmatch(line)
+            name = match[2].decode(errors="replace") if match else ""
+            if match and name in names:
+                heads.commits[name] = match[1].decode()
+            # A repository is a stranger too: only names that a spec could ask for are ever shown.
+            if len(heads.names) < _NAMES and _BRANCH.fullmatch(name):
+                heads.names.append(name)
+    return heads
+
+
+async def _beginning(stream: StreamReader) -> str:
+    """The first 16 KiB; the rest is read too, lest the writer wait."""
+    text = b""
+    while chunk := await stream.read(1 << 16):
+        text += chunk[: (1 << 14) - len(text)]
+    return text.decode(errors="replace")
+
+
+def _environment(question: _Question, folder: Path) -> dict[str, str]:
+    """All that git gets to know: made from nothing.
+
+    GIT_* variables of this process are the worst of what is left out: inside a git hook they say which
+    repository and which configuration git works with.
+    """
+    home = folder / "home"
+    home.mkdir()
+    passed_on = ("PATH", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")
+    environment = {name: os.environ[name] for name in passed_on if name in os.environ}
+    for name, name_of_git in (("SSL_CERT_FILE", "GIT_SSL_CAINFO"), ("SSL_CERT_DIR", "GIT_SSL_CAPATH")):
+        if name in os.environ:
+            environment[name_of_git] = str(Path(os.environ[name]).absolute())
+    if question.protocol == "ssh":
+        environment["GIT_SSH_COMMAND"] = _ssh(question.credential, folder)
+        environment["GIT_SSH_VARIANT"] = "ssh"
+    configuration = {
+        "credential.helper": "",
+        "http.followRedirects": "false",  # or the token goes where the answer says
+        "protocol.version": "2",  # the server leaves out what is no branch
+    }
+    if question.credential and question.protocol == "https":
+        origin = "/".join(question.address.split("/")[:3])  # no other host gets the token
+        configuration[f"http.{origin}/.extraHeader"] = f"Authorization: Basic {_basic(question.credential)}"
+    for index, (key, value) in enumerate(configuration.items()):
+        environment[f"GIT_CONFIG_KEY_{index}"] = key
+        environment[f"GIT_CONFIG_VALUE_{index}"] = value
+    return environment | {
+        "GIT_ALLOW_PROTOCOL": question.protocol,
+        "GIT_CEILING_DIRECTORIES": str(folder.parent),  # the folder for temporary files may lie in a repository
+        "GIT_CONFIG_COUNT": str(len(configuration)),
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_TERMINAL_PROMPT": "0",
+        "HOME": str(home),
+        "LC_ALL": "C",
+    }
+
+
+def _ssh(credential: Credential | None, folder: Path) -> str:
+    """The command for GIT_SSH_COMMAND, which a shell reads: fixed words, with files named from git's folder."""
+    options = [
+        "BatchMode=yes",
+        "IdentitiesOnly=yes",
+        "LogLevel=ERROR",
+        "PreferredAuthentications=publickey",
+        "StrictHostKeyChecking=yes",
+        "UpdateHostKeys=no",
+    ]
+    if credential:
+        _write_secret(folder / "key", credential.secret)
+    options.append(f"IdentityFile={'./key' if credential else 'none'}")
+    if credential and credential.known_hosts is not None:
+        _write_secret(folder / "known_hosts", credential.known_hosts)
+        options += ["UserKnownHostsFile=./known_hosts", "GlobalKnownHostsFile=none"]
+    return " ".join(("ssh -F none", *(f"-o {option}" for option in options)))
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.touch(mode=0o600, exist_ok=False)
+    path.write_text(text)
+
+
+def _basic(credential: Credential) -> str:
+    return base64.b64encode(f"{credential.user}:{credential.secret}".encode()).decode()
+
+
+#: What git says -> whose turn it is, and what to tell; {detail} is git's own sentence. The first that fits.
+_COMPLAINTS: tuple[tuple[str, Cause, str], ...] = (
+    (r"Load key ", "credential", "the private key of its Secret is damaged"),
+    (
+        r"Host key verification failed",
+        "credential",
+        "the host's key is not among the known ones; add `known_hosts` to its Secret, or the key may be forged",
+    ),
+    (
+        r"could not read (Username|Password)|Authentication failed|returned error: 40[13]|Permission denied",
+        "credential",
+        "{access}",
+    ),
+    (
+        r"returned error: 30[0-9]|redirect",
+        "address",
+        "it has moved: the server answers with a redirect, which is not followed; write the address that it has now",
+    ),
+    (r"dubious ownership", "address", "git refuses it, for its files belong to another user"),
+    (r"Could not resolve|unable to look up", "unreachable", "it cannot be reached: {detail}"),
+    (
+        r"repository .* not found|does not appear to be a git repository|returned error: 404|Repository not found",
+        "address",
+        "there is no such repository, or {asker} may not see it",
+    ),
+)
+
+
+def _complaint(question: _Question, complaint: str, status: int) -> Unresolved:
+    if status == 127:
+        return Unresolved("git is not installed", "unreachable")
+    text = _without_secrets(complaint, question.credential)
+    # `remote:` is the server's own text; git's sentence about its failure comes first of the others.
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("remote:")]
+    detail = re.sub(r"^fatal: (unable to access '[^']*': )?", "", lines[0]) if lines else f"git ended with {status}"
+    detail = "".join(character if character.isprintable() else " " for character in detail)[:300]
+    kind = "private key" if question.protocol == "ssh" else "token"
+    asker = f"the {kind} of its Secret" if question.credential else "the public"
+    access = f"{asker} was refused" if question.credential else f"it asks for a {kind}, and the spec names no Secret"
+    if question.credential and question.protocol == "ssh":
+        access += " (it must have no passphrase)"  # ssh says nothing of such a key: it could ask nobody
+    for pattern, cause, sentence in _COMPLAINTS:
+        if re.search(pattern, text):
+            return Unresolved(sentence.format(detail=detail, access=access, asker=asker), cause)
+    return Unresolved(f"it cannot be reached: {detail}", "unreachable")
+
+
+def _without_secrets(text: str, credential: Credential | None) -> str:
+    """A server may send back what it was sent."""
+    if credential is None:
+        return text
+    forms = [credential.secret.strip(), _basic(credential), quote(credential.secret, safe="")]
+    if len(credential.user) >= 16:  # a token in the user's place, and no "x-token-auth"
+        forms.append(credential.user)
+    for form in filter(None, forms):
+        text = text.replace(form, "***")
+    return text
