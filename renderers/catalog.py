@@ -38,6 +38,12 @@ class Catalog:
     audiences: Mapping[str, Placed[Audience]] = field(default_factory=dict)
     automations: Mapping[str, Placed[Automation]] = field(default_factory=dict)
 
+    @property
+    def size(self) -> int:
+        """How many specs there are."""
+        kinds = (self.environments, self.builds, self.audiences, self.automations)
+        return sum(len(kind) for kind in kinds) + len(self.variations)
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -69,7 +75,7 @@ class Unit:
 
 
 def units(catalog: Catalog) -> Iterator[Unit]:
-    """Every unit, environments in order of name, and in each its own objects before its models.
+    """Every unit, environments in order of promotion, and in each its own objects before its models.
 
     A variation that is implied by an automation (its `variation_name` has no spec) is among the variations.
     A build runs where its `environment` says, or else in the first environment, in order of promotion, of the
@@ -92,7 +98,7 @@ def units(catalog: Catalog) -> Iterator[Unit]:
         )
         if place:
             runs[place].setdefault(build.spec.model, []).append(name)
-    for name in sorted(catalog.environments):
+    for name in order:
         environment = catalog.environments[name]
         yield Unit(environment, "")
         for model in sorted(served[name].keys() | runs[name].keys()):

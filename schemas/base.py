@@ -180,11 +180,29 @@ def _env_vars(value: Any) -> Any:
     return value
 
 
+#: The value of an environment variable that is read from a Secret.
+SECRET_REFERENCE = re.compile(r"secret\.(?P<name>[a-z0-9]([-a-z0-9]*[a-z0-9])?)(\.(?P<key>[-._A-Za-z0-9]+))?")
+
+
+def _check_secrets(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    for name, value in pairs:
+        # A misspelt reference would reach the model as text, and look like a wrong password there.
+        if value.startswith("secret.") and SECRET_REFERENCE.fullmatch(value) is None:
+            refuse(
+                "env-vars/secret",
+                f"{name} does not name a Secret",
+                at=name,
+                hint="write secret.NAME or secret.NAME.KEY, the name in lower-case letters, digits and -",
+            )
+    return pairs
+
+
 #: Environment variables. The value `secret.NAME` is read from the Secret NAME (key `value`), and
 #: `secret.NAME.KEY` from its key KEY; that is how a spec uses a secret without holding it.
 EnvVars = Annotated[
     tuple[tuple[str, str], ...],
     BeforeValidator(_env_vars),
+    AfterValidator(_check_secrets),
     WithJsonSchema(
         {
             "description": (

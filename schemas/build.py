@@ -84,7 +84,7 @@ class BuildSpecification(SpecModel):
     assumed_iam_role: IamRoleArn | None = None
     """The AWS role of the build."""
     service_account_key_secret_name: SecretName | None = None
-    """A Secret with a Google Cloud service account key."""
+    """A Secret whose key `key.json` is a Google Cloud service account key."""
     purchase_option: PurchaseOption = "spot"
     tests: bool = True
     """Run the model's own tests; a failing one fails the build."""

@@ -256,7 +256,8 @@ class Environment(SpecModel):
         ]
         | None
     ) = None
-    """Where artifacts, metrics and inference logs are kept. None: a folder of the embedded data plane."""
+    """Where artifacts, metrics and inference logs are kept. None: a folder of the embedded data plane; a cluster
+    needs one."""
     analytics: Analytics = Analytics()
     """The SQL engine over it."""
     gateway: Gateway = Gateway()
@@ -287,11 +288,11 @@ class Environment(SpecModel):
             refuse("environment/reserved-namespace", f"the namespace {namespace} belongs to the cluster", at=at)
         if self.name in self.promote_after:
             refuse("environment/promote-after", "an environment cannot come after itself", at="promote_after")
-        if self.data_plane.type == "kubernetes" and (self.object_storage or "").startswith("file:"):
+        if self.data_plane.type == "kubernetes" and not (self.object_storage or "").startswith("s3:"):
             refuse(
                 "environment/object-storage",
-                "a folder of this machine is out of a cluster's reach",
-                at="object_storage",
-                hint="write s3://BUCKET/PREFIX",
+                "a cluster needs an object storage that its pods reach, for artifacts and inference logs",
+                at="object_storage" if self.object_storage else None,
+                hint="write object_storage: s3://BUCKET/PREFIX",
             )
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -9,6 +10,11 @@ from typing import Literal, TypeAlias
 Path: TypeAlias = tuple[str | int, ...]
 
 Severity: TypeAlias = Literal["error", "warning"]
+
+
+def quoted(text: str) -> str:
+    """Text from a spec as a message shows it: in quotes, on one line, cut, and without a control character."""
+    return json.dumps(text if len(text) <= 60 else f"{text[:60]}...", ensure_ascii=not text.isprintable())
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from yaml.events import (
     StreamEndEvent,
 )
 
-from schemas.problem import Path, Problem
+from schemas.problem import Path, Problem, quoted
 from schemas.scalar import NUMBER_STARTS, RESERVED_WORDS, Refusal, meaning
 
 if TYPE_CHECKING:
@@ -70,11 +70,12 @@ class Document(NamedTuple):
 
     `marks` always knows the mappings and lists of the first three levels, such as
     ("spec", "variations", 0), and every node if the caller of `read` asked for them or if the file has a
-    problem (then the values at the problems' paths are stand-ins).
+    problem. At `stand_ins` the reader complained: the value there, or below it, is not what is written.
     """
 
     value: Value
     marks: dict[Path, Mark]
+    stand_ins: list[Path]
 
     def mark(self, path: Path) -> Mark:
         """Where `path` stands, or else the nearest node around it."""
@@ -132,7 +133,7 @@ class _Builder:
     A method that takes an event uses up all events of that node. Recursion is safe: depth is limited.
     """
 
-    __slots__ = ("_explain", "_file", "_limits", "_marks", "_next", "_nodes", "problems")
+    __slots__ = ("_explain", "_file", "_limits", "_marks", "_next", "_nodes", "_stand_ins", "problems")
 
     def __init__(self, file: str, content: bytes, limits: Limits, *, explain: bool) -> None:
         self._file = file
@@ -140,6 +141,7 @@ class _Builder:
         self._explain = explain
         self._next: Any = CBaseLoader(content).get_event  # of a loader we use its parser, nothing more
         self._marks: dict[Path, Mark] = {}
+        self._stand_ins: list[Path] = []
         self._nodes = 0
         self.problems: list[Problem] = []
 
@@ -151,12 +153,11 @@ class _Builder:
             count += 1
             if count > self._limits.documents:
                 self._too_many_documents(event)
-            marks: dict[Path, Mark] = {}
-            self._marks = marks
+            self._marks, self._stand_ins = {}, []
             event = self._next()
             value = self._node(event, event, (), None)
             if value is not None:
-                yield Document(value, marks)
+                yield Document(value, self._marks, self._stand_ins)
 
     def _node(self, event: Any, key_event: Any, parent: Path, step: str | int | None) -> Value:
         """The value of a node. `step` leads to it from `parent`; None for the root."""
@@ -272,7 +273,7 @@ class _Builder:
     def _duplicate(self, event: Any, path: Path, key: str) -> None:
         # Without `_explain` there is no mark, and no message either: `_problem` ends the pass.
         first = self._marks.get((*path, key), _NOWHERE)
-        message = f'The key "{key}" appears twice; the first one is on line {first.key_line}'
+        message = f"The key {quoted(key)} appears twice; the first one is on line {first.key_line}"
         self._problem(event, (*path, key), "yaml/duplicate-key", message, "remove one of them")
 
     def _mark(self, event: Any, key_event: Any, path: Path) -> None:
@@ -286,6 +287,7 @@ class _Builder:
         if len(self.problems) >= self._limits.problems:
             message = f"This file has more than {self._limits.problems} problems and the rest is not shown"
             rule, hint = "yaml/too-many-problems", ""
+        self._stand_ins.append(path)
         mark = event.start_mark
         self.problems.append(Problem(self._file, mark.line + 1, mark.column + 1, path, rule, message + ".", hint))
         if rule == "yaml/too-many-problems":

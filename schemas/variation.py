@@ -65,7 +65,7 @@ class DeploymentSpecification(SpecModel):
     deployment_timeout: Annotated[int, Field(ge=0, le=86_400)] = 0
     """Seconds until a deployment that is not ready counts as failed; 0: 1800."""
     service_account_key_secret_name: SecretName | None = None
-    """A Secret with a Google Cloud service account key."""
+    """A Secret whose key `key.json` is a Google Cloud service account key."""
 
 
 class Traffic(SpecModel):

@@ -1,0 +1,82 @@
+"""What is served in a unit: each variation with the build that it serves and its share of the traffic."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from renderers import names
+from renderers.build import FULL_ID, PROVISIONAL
+from renderers.catalog import Facts, Placed, Unit
+from renderers.identity import BuildId, identify
+from renderers.manifest import ObjectId
+from schemas.build import Build
+from schemas.environment import Environment
+from schemas.variation import Traffic, Variation
+
+
+class Served(NamedTuple):
+    """One build of a variation, as it is served in one environment."""
+
+    variation: Placed[Variation]
+    build: Placed[Build]
+    identity: BuildId
+    name: str  #: of its Deployment, Service, PodDisruptionBudget and ScaledObject
+    traffic: tuple[Traffic, ...]
+
+    @property
+    def is_shadow(self) -> bool:
+        """True where all that it gets are copies of requests, so that its answers reach nobody."""
+        return bool(self.traffic) and all(share.shadow for share in self.traffic)
+
+    def labels(self, component: str, environment: Environment) -> dict[str, str]:
+        """Of its objects."""
+        spec = self.variation.spec
+        return names.labels(
+            spec.model,
+            component,
+            environment.name,
+            instance=self.name,
+            variation=spec.name,
+            build=self.identity.short,
+        )
+
+    def annotations(self) -> dict[str, str]:
+        """Of its objects."""
+        spec = self.variation.spec
+        made = names.provenance(self.variation.origin, f"variation/{spec.model}/{spec.name}")
+        made[FULL_ID] = self.identity.id
+        if self.identity.provisional:
+            made[PROVISIONAL] = "true"
+        return made
+
+    def deployment_id(self, environment: Environment) -> ObjectId:
+        """What everything that looks at its pods needs."""
+        return ObjectId("apps/v1", "Deployment", environment.namespace_name, self.name)
+
+    def service_id(self, environment: Environment) -> ObjectId:
+        """What everything that sends it requests needs."""
+        return ObjectId("v1", "Service", environment.namespace_name, self.name)
+
+
+def served(unit: Unit, facts: Facts) -> list[Served]:
+    """In order of variation. A variation whose automation has promoted nothing yet is not among them."""
+    found: list[Served] = []
+    for variation in unit.variations:
+        if variation.spec.build is not None:
+            build = unit.builds[variation.spec.build]
+            identity = identify(build.spec, facts)
+            name = names.served_name(variation.spec.model, variation.spec.name, identity.short)
+            found.append(Served(variation, build, identity, name, traffic_of(variation.spec, unit)))
+    return found
+
+
+def traffic_of(variation: Variation, unit: Unit) -> tuple[Traffic, ...]:
+    """Its shares; where it names none, everybody if it is the model's only variation here, otherwise nothing."""
+    if variation.traffic is not None:
+        return variation.traffic
+    return (Traffic(),) if len(unit.variations) == 1 else ()
+
+
+def is_autoscaled(variation: Variation, environment: Environment) -> bool:
+    """Whether something else than the Deployment says how many pods there are. The embedded data plane has no KEDA."""
+    return variation.deployment.auto_scale_config is not None and environment.data_plane.type != "embedded"
