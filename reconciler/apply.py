@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from reconciler import inventory, plan, readiness
@@ -117,7 +117,7 @@ class _Run:
         """Before anything is applied: the inventory knows every place where there will be something."""
         base = self.stored or Inventory(self.environment)
         places = base.places | {inventory.place_of(target) for target in self.target.observed.members}
-        wider = Inventory(self.environment, places).widened(self.target.manifests)
+        wider = replace(base, places=places).widened(self.target.manifests)
         if wider == self.stored:
             return []
         try:
@@ -146,7 +146,15 @@ class _Run:
     def _narrowed(self) -> Inventory:
         left = set(self.target.observed.members) - self.gone
         wanted = {manifest.id for manifest in self.target.manifests} if self.target.in_specs else set()
-        return Inventory(self.environment, frozenset(inventory.place_of(target) for target in left | wanted))
+        places = frozenset(inventory.place_of(target) for target in left | wanted)
+        return Inventory(self.environment, places, self._finished() & frozenset(left | wanted))
+
+    def _finished(self) -> frozenset[ObjectId]:
+        """What runs once and was seen to have ended, now or before."""
+        before = self.stored.finished if self.stored else frozenset()
+        ended = (State.CURRENT, State.FAILED)
+        members = self.target.observed.members.items()
+        return before | {t for t, body in members if t.kind in plan.RUN_ONCE and readiness.of(body).state in ended}
 
     def _write(self, wanted: Inventory) -> None:
         """Only we write it, so a field that somebody else took is taken back."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -14,12 +15,18 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from reconciler.clusters import Clusters
     from reconciler.plan import Plan
     from reconciler.reconcile import Request
     from reconciler.report import Done, Report
+
+
+def _epilog(*examples: str, codes: str) -> str:
+    """The end of a command's help. Lines after the mark are not filled into a paragraph."""
+    return "\n".join(("\b", "Examples:", *(f"  {example}" for example in examples), "", f"Exit codes: {codes}."))
+
 
 app = typer.Typer(
     name="reconcile",
@@ -29,11 +36,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=(
-        "Examples:  reconcile --dry-run -f specs/    what the specs ask for, without a cluster.  "
-        "reconcile up && reconcile -f specs/    onto this machine.  "
-        "Exit codes: 0 fine, 1 the specs are wrong, 2 there are changes (--detailed-exitcode), "
-        "3 the world is (cluster, git), 4 blocked by a guard or a conflict, 130 interrupted."
+    epilog=_epilog(
+        "reconcile --dry-run -f specs/          what the specs ask for, without a cluster",
+        "reconcile --dry-run --live -f specs/   what a run would do to the clusters",
+        "reconcile up && reconcile -f specs/    onto this machine",
+        codes="0 fine, 1 the specs or the command line are wrong, 2 there are changes (with --detailed-exitcode), "
+        "3 the world is (cluster, git), 4 blocked by a guard or a conflict, 130 interrupted",
     ),
 )
 
@@ -98,7 +106,13 @@ def reconcile(
 ) -> None:
     """Trues the clusters up to the specs, once: read, validate, compare, apply, prune."""
     if ctx.invoked_subcommand is not None:
+        _refuse_given(ctx)
         return
+    # Ignored, each of these would do more than was asked for.
+    if live and not dry_run:
+        _fail("--live goes with --dry-run", code=1)
+    if context is not None and kubeconfig is None:
+        _fail("--context goes with --kubeconfig; an environment names its own in data_plane", code=1)
     from reconciler import reconcile as story
 
     request = _request(file, approve, mirror, wait)
@@ -106,19 +120,23 @@ def reconcile(
         report = story.preview_offline(request)
         _print_report(report, output)
     elif dry_run:
-        clusters = _clusters(home, kubeconfig, context)
-        report = story.preview(request, clusters.of)
-        clusters.close()
+        with closing(_clusters(home, kubeconfig, context)) as clusters:
+            report = story.preview(request, clusters.reader)
         _print_report(report, output)
     else:
-        clusters = _clusters(home, kubeconfig, context)
-        report = story.reconcile(request, clusters.of, _teller(output))
-        clusters.close()
+        with closing(_clusters(home, kubeconfig, context)) as clusters:
+            report = story.reconcile(request, clusters.writer, _teller(output))
         _print_end(report, output)
     _end(report, detailed=detailed_exitcode)
 
 
-@app.command()
+@app.command(
+    epilog=_epilog(
+        "reconcile validate -f specs/",
+        "reconcile validate -f specs/ -o json | jq '.problems[].message'",
+        codes="0 valid, 1 not",
+    )
+)
 def validate(file: Paths = None, *, output: Output = Format.TEXT) -> None:
     """Checks the specs, and says everything that is wrong at once."""
     from reconciler import reconcile as story
@@ -132,7 +150,13 @@ def validate(file: Paths = None, *, output: Output = Format.TEXT) -> None:
     _end(report)
 
 
-@app.command()
+@app.command(
+    epilog=_epilog(
+        "reconcile render -f specs/ -e staging",
+        "reconcile render -f specs/ | kubectl diff -f -",
+        codes="0 rendered, 1 the specs are wrong",
+    )
+)
 def render(
     file: Paths = None,
     *,
@@ -159,7 +183,13 @@ def render(
     _end(report)
 
 
-@app.command()
+@app.command(
+    epilog=_epilog(
+        "reconcile schema > document.schema.json    for an editor",
+        "reconcile schema plan                      what `reconcile -o json` prints",
+        codes="0 printed, 1 there is no such kind",
+    )
+)
 def schema(
     kind: Annotated[
         str, typer.Argument(help="document, environment, build, variation, audience, automation or plan.")
@@ -178,7 +208,12 @@ def schema(
     _write(known[kind].read_text(encoding="utf-8"))
 
 
-@app.command()
+@app.command(
+    epilog=_epilog(
+        "reconcile up && export KUBECONFIG=$PWD/.trueup/kubeconfig && kubectl get namespaces",
+        codes="0 it is up, 3 it could not be started",
+    )
+)
 def up(*, home: Home = None) -> None:
     """Starts the embedded data plane on this machine: a Kubernetes API, kept in SQLite. Not for production."""
     from reconciler import local
@@ -193,7 +228,7 @@ def up(*, home: Home = None) -> None:
     _write(f"  export KUBECONFIG={(place / 'kubeconfig').resolve()}\n")
 
 
-@app.command()
+@app.command(epilog=_epilog("reconcile down", "rm -r .trueup    and forget what it stored", codes="0 it is down"))
 def down(*, home: Home = None) -> None:
     """Stops the embedded data plane of this machine. What it stored stays."""
     from reconciler import local
@@ -206,17 +241,27 @@ def down(*, home: Home = None) -> None:
 def main() -> None:
     """The entry point of the command `reconcile`."""
     try:
-        app()
-    except KeyboardInterrupt:
+        code = app(standalone_mode=False)
+    except typer.TyperException as wrong:
+        # Not its own exit code: 2 would tell a pipeline that there are changes.
+        sys.stderr.write(f"reconcile: {wrong.format_message()} (see reconcile --help)\n")
+        code = 1
+    if code == 130:
         sys.stderr.write("\ninterrupted; what was done stays, and the next run goes on from there\n")
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output left (`| head`): not our failure, and nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        # Requests under way are not waited for: a run may be cut anywhere, and ^C means now.
+        os._exit(code)
+    sys.exit(code)
 
 
 # -- arguments ------------------------------------------------------------------------------------------------------
+
+
+def _refuse_given(ctx: typer.Context) -> None:
+    """Options before a command would be taken for its own, and have no effect."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    given = [f"--{name.replace('_', '-')}" for name, where in sources.items() if where and where.name == "COMMANDLINE"]
+    if given:
+        _fail(f"{', '.join(given)}: options come after the command: reconcile {ctx.invoked_subcommand} ...", code=1)
 
 
 def _request(
@@ -243,7 +288,8 @@ def _clusters(home: Path | None, kubeconfig: str | None, context: str | None) ->
 
 def _color(stream: object) -> bool:
     """Colours on a terminal only, and not where somebody asked for none (https://no-color.org)."""
-    return "NO_COLOR" not in os.environ and bool(getattr(stream, "isatty", bool)())
+    refused = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return not refused and bool(getattr(stream, "isatty", bool)())
 
 
 def _width() -> int:
@@ -256,8 +302,7 @@ def _print_report(report: Report, output: Format) -> None:
     from reconciler.report import machine, text
 
     if output is Format.TEXT:
-        for line in text.report(report, width=_width(), color=_color(sys.stdout)):
-            _write(line + "\n")
+        _write_lines(text.report(report, width=_width(), color=_color(sys.stdout)))
     else:
         _write(machine.report(report, output.value))
 
@@ -271,9 +316,7 @@ def _teller(output: Format) -> Callable[[Plan | Done], None]:
 
     def tell(event: Plan | Done) -> None:
         lines = text.plan(event, width=width, color=color) if isinstance(event, Plan) else text.done(event, color=color)
-        for line in lines:
-            _write(line + "\n")
-        sys.stdout.flush()
+        _write_lines(lines)
 
     return tell if output is Format.TEXT else _silent
 
@@ -286,8 +329,7 @@ def _print_end(report: Report, output: Format) -> None:
     from reconciler.report import machine, text
 
     if output is Format.TEXT:
-        for line in text.end(report, color=_color(sys.stdout)):
-            _write(line + "\n")
+        _write_lines(text.end(report, color=_color(sys.stdout)))
     else:
         _write(machine.report(report, output.value))
 
@@ -296,15 +338,23 @@ def _print_problems(report: Report, output: Format, count: int) -> None:
     from reconciler.report import machine, text
 
     if output is Format.TEXT:
-        for line in text.problems(report.problems, color=_color(sys.stdout)):
-            _write(line + "\n")
-        _write(text.verdict(report.problems, count) + "\n")
+        _write_lines(text.problems(report.problems, color=_color(sys.stdout)))
+        _write_lines([text.verdict(report.problems, count)])
     else:
         _write(machine.report(report, output.value))
 
 
+def _write_lines(lines: Iterable[str]) -> None:
+    _write("".join(f"{line}\n" for line in lines))
+
+
 def _write(words: str) -> None:
-    sys.stdout.write(words)
+    """Writes to the standard output, at once. A reader that left (`| head`) does not stop a run half-way."""
+    try:
+        sys.stdout.write(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end(report: Report, *, detailed: bool = False) -> NoReturn:

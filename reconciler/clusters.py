@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconciler import inventory
-from reconciler.cluster import KubeconfigError, Writer, connect
+from reconciler.cluster import Connection, KubeconfigError, Reader, Writer, connect
 from renderers.manifest import ObjectId
 from schemas.environment import DataPlane
 
@@ -30,47 +30,60 @@ class Clusters:
     home: Path
     kubeconfig: str | None = None
     context: str | None = None
-    _open: dict[DataPlane, Writer] = field(default_factory=dict, init=False)
+    _readers: dict[DataPlane, Reader] = field(default_factory=dict, init=False)
+    _writers: dict[DataPlane, Writer] = field(default_factory=dict, init=False)
+    _connections: dict[DataPlane, Connection] = field(default_factory=dict, init=False)
     _closing: ExitStack = field(default_factory=ExitStack, init=False)
 
-    def of(self, plane: DataPlane) -> Writer:
-        """The cluster of a data plane. Raises `ApiError` where there is no way to it."""
-        if self.kubeconfig is not None:
-            plane = DataPlane(type="kubernetes", context=self.context)
-        if plane not in self._open:
-            self._open[plane] = self._connected(plane)
-        return self._open[plane]
+    def reader(self, plane: DataPlane) -> Reader:
+        """The cluster of a data plane, to be looked at. Raises `ApiError` where there is no way to it."""
+        plane = self._meant(plane)
+        if plane not in self._readers:
+            self._readers[plane] = Reader(self._connection(plane))
+        return self._readers[plane]
+
+    def writer(self, plane: DataPlane) -> Writer:
+        """The cluster of a data plane, to be changed. Raises `ApiError` where there is no way to it."""
+        plane = self._meant(plane)
+        if plane not in self._writers:
+            self._writers[plane] = Writer(self._connection(plane))
+        return self._writers[plane]
 
     def close(self) -> None:
         """Closes every connection."""
         self._closing.close()
 
-    def _connected(self, plane: DataPlane) -> Writer:
+    def _meant(self, plane: DataPlane) -> DataPlane:
+        return plane if self.kubeconfig is None else DataPlane(type="kubernetes", context=self.context)
+
+    def _connection(self, plane: DataPlane) -> Connection:
+        if plane not in self._connections:
+            connection = self._connected(plane)
+            self._closing.callback(connection.close)
+            self._connections[plane] = connection
+        return self._connections[plane]
+
+    def _connected(self, plane: DataPlane) -> Connection:
         if plane.type == "embedded":
             return self._embedded()
         if plane.kubeconfig_secret is not None:
             return self._of_secret(plane.kubeconfig_secret, plane.context)
-        return self._writer(self.kubeconfig, plane.context, trusted=True)
+        return connect(self.kubeconfig, plane.context, trusted=True, connections=CONNECTIONS)
 
-    def _writer(self, kubeconfig: str | None, context: str | None, *, trusted: bool) -> Writer:
-        connection = connect(kubeconfig, context, trusted=trusted, connections=CONNECTIONS)
-        self._closing.callback(connection.close)
-        return Writer(connection)
-
-    def _embedded(self) -> Writer:
+    def _embedded(self) -> Connection:
         kubeconfig = self.home / "kubeconfig"
         if not kubeconfig.exists():
             message = f"no embedded data plane runs in {self.home}: start it with `reconcile up`"
             raise KubeconfigError(message)
-        return self._writer(str(kubeconfig), None, trusted=True)
+        return connect(str(kubeconfig), trusted=True, connections=CONNECTIONS)
 
-    def _of_secret(self, name: str, context: str | None) -> Writer:
+    def _of_secret(self, name: str, context: str | None) -> Connection:
         """A cluster whose kubeconfig is in a Secret of the cluster that the reconciler itself uses.
 
         Such a kubeconfig is data that somebody put there: it runs no program and reads no file (`trusted=False`).
         """
         target = ObjectId("v1", "Secret", inventory.NAMESPACE, name)
-        home = self.of(DataPlane(type="kubernetes"))
+        home = self.reader(DataPlane(type="kubernetes"))
         secret = home.get(target)
         try:
             content = base64.b64decode((secret or {})["data"]["kubeconfig"], validate=True)
@@ -83,7 +96,7 @@ class Clusters:
         path = Path(folder) / "kubeconfig"
         path.touch(mode=0o600)
         path.write_bytes(content)
-        return self._writer(str(path), context, trusted=False)
+        return connect(str(path), context, trusted=False, connections=CONNECTIONS)
 
 
 def default_home() -> Path:

@@ -14,6 +14,7 @@ from reconciler import inventory
 from renderers.catalog import Catalog, Facts, Unit, units
 from renderers.manifest import Body, Manifest, ObjectId, Origin
 from renderers.notes import Note, Refused
+from schemas.environment import DataPlane
 from schemas.problem import Problem
 
 
@@ -39,7 +40,7 @@ def build(catalog: Catalog, facts: Facts, unresolved: Unresolved = MappingProxyT
     A unit with a build of an unresolved branch waits: its objects would carry an id that is not the build's. A
     preview names no branch as unresolved, and shows provisional ids instead.
     """
-    wanted_by: dict[ObjectId, Origin] = {}
+    wanted_by: dict[tuple[DataPlane, ObjectId], Origin] = {}
     for unit in units(catalog):
         waits = next((unresolved[branch] for branch in _branches(unit) if branch in unresolved), "")
         if waits:
@@ -54,7 +55,7 @@ def _branches(unit: Unit) -> Iterator[tuple[str, str]]:
             yield build.spec.repository, build.spec.branch
 
 
-def _rendered(unit: Unit, facts: Facts, wanted_by: dict[ObjectId, Origin]) -> Rendered:
+def _rendered(unit: Unit, facts: Facts, wanted_by: dict[tuple[DataPlane, ObjectId], Origin]) -> Rendered:
     environment = unit.environment.spec.name
     try:
         manifests = tuple(renderers.render(unit, facts))
@@ -63,7 +64,8 @@ def _rendered(unit: Unit, facts: Facts, wanted_by: dict[ObjectId, Origin]) -> Re
         problem = _problem(refused.origin, refused.rule, refused.message, refused.hint)
         return Rendered(environment, unit.model, problem=problem)
     for manifest in manifests:
-        first = wanted_by.setdefault(manifest.id, manifest.origin)
+        # One name in two clusters is two objects.
+        first = wanted_by.setdefault((unit.environment.spec.data_plane, manifest.id), manifest.origin)
         if first is not manifest.origin and first != manifest.origin:
             message = f"{manifest.id} is wanted by {first.kind} {first.name} ({first}) as well"
             hint = "give one of them another name"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from renderers.manifest import Body, Manifest, ObjectId
@@ -43,14 +43,19 @@ class CorruptInventoryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Where an environment has members."""
+    """Where an environment has members, and what has run.
+
+    `finished` are Jobs that were seen to have ended, well or not: a cluster cleans them up after some time, and
+    what is gone then must not be taken for what never ran.
+    """
 
     environment: str
     places: frozenset[Place] = frozenset()
+    finished: frozenset[ObjectId] = frozenset()
 
     def widened(self, manifests: Iterable[Manifest]) -> Inventory:
         """With room for what is about to be applied."""
-        return Inventory(self.environment, self.places | {place_of(manifest.id) for manifest in manifests})
+        return replace(self, places=self.places | {place_of(manifest.id) for manifest in manifests})
 
 
 def place_of(target: ObjectId) -> Place:
@@ -92,7 +97,10 @@ def to_config_map(inventory: Inventory) -> Body:
             "annotations": {TOOLING: _TOOL, KINDS: ",".join(kinds), NAMESPACES: ",".join(namespaces)},
         },
         "data": {
-            "places": "\n".join(" ".join((p.api_version, p.kind, p.namespace or "-")) for p in sorted(inventory.places))
+            "places": "\n".join(
+                " ".join((p.api_version, p.kind, p.namespace or "-")) for p in sorted(inventory.places)
+            ),
+            "finished": "\n".join(" ".join(target) for target in sorted(inventory.finished)),
         },
     }
 
@@ -107,13 +115,18 @@ def from_config_map(body: Body) -> Inventory:
     if metadata.get("name") != name_of(environment) or metadata.get("labels", {}).get(SET_ID) != set_id(environment):
         # A copied or renamed ConfigMap would point us at another environment's objects.
         raise CorruptInventoryError("its ApplySet id does not belong to its name")
-    places = set()
-    for line in body.get("data", {}).get("places", "").splitlines():
+    data = body.get("data") or {}
+    places = [Place(version, kind, "" if ns == "-" else ns) for version, kind, ns in _words(data, "places", 3)]
+    finished = [ObjectId(*words) for words in _words(data, "finished", 4)]
+    return Inventory(environment, frozenset(places), frozenset(finished))
+
+
+def _words(data: Mapping[str, str], key: str, count: int) -> Iterator[list[str]]:
+    for line in data.get(key, "").splitlines():
         words = line.split(" ")
-        if len(words) != 3 or not all(words):
-            raise CorruptInventoryError(f"its line {line!r} is not `version kind namespace`")
-        places.add(Place(words[0], words[1], "" if words[2] == "-" else words[2]))
-    return Inventory(environment, frozenset(places))
+        if len(words) != count or not all(words):
+            raise CorruptInventoryError(f"its line {line!r} in {key} does not have {count} words")
+        yield words
 
 
 def _group_kind(place: Place) -> str:

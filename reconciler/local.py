@@ -5,6 +5,7 @@ It is started as `python -m embedded` and reached through its kubeconfig, as any
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -23,16 +24,22 @@ class LocalError(Exception):
 
 def up(home: Path) -> tuple[int, bool]:
     """Starts the embedded data plane, unless it runs. Its process id, and whether it was started now."""
-    running = pid(home)
-    if running is not None:
-        return running, False
+    home = home.absolute()  # the process tells whose it is by this path, wherever the next command is run
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two that start at once would each take the other's kubeconfig away
+        running = pid(home)
+        return (running, False) if running is not None else (_start(home), True)
+
+
+def _start(home: Path) -> int:
     log_path = home / "log"
     kubeconfig = home / "kubeconfig"
     kubeconfig.unlink(missing_ok=True)
     with log_path.open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - a fixed argument list, no shell
-            [sys.executable, "-m", "embedded", "--data", str(home / "data"), "--kubeconfig", str(kubeconfig)],
+            # -P: a folder `embedded` where the command is run is not ours.
+            [sys.executable, "-P", "-m", "embedded", "--data", str(home / "data"), "--kubeconfig", str(kubeconfig)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -45,11 +52,12 @@ def up(home: Path) -> tuple[int, bool]:
     if not line.startswith("ready "):
         process.wait(_START_SECONDS)
         raise LocalError(f"the embedded data plane did not start; {_last_words(log_path)}")
-    return process.pid, True
+    return process.pid
 
 
 def down(home: Path) -> bool:
     """Stops the embedded data plane. False where none ran. What it stored stays."""
+    home = home.absolute()
     running = pid(home)
     if running is None:
         (home / "pid").unlink(missing_ok=True)
@@ -76,7 +84,7 @@ def pid(home: Path) -> int | None:
         return None
     try:
         words = subprocess.run(  # noqa: S603 - a fixed argument list, no shell
-            ["ps", "-o", "stat=,args=", "-p", str(number)],  # noqa: S607 - ps is where the system has it
+            ["ps", "-ww", "-o", "stat=,args=", "-p", str(number)],  # noqa: S607 - ps is where the system has it
             capture_output=True,
             text=True,
             check=False,

@@ -29,8 +29,8 @@ from reconciler.plan import (
     Prediction,
     Refusal,
     Unverifiable,
-    is_clean,
     is_human,
+    is_settled,
 )
 from renderers.manifest import Body, Manifest, ObjectId, object_id
 
@@ -102,7 +102,7 @@ def observe(
     rebuilt = rebuilt and bool(members)
     missing = [manifest for manifest in manifests if manifest.id not in members]
     foreign = _foreign(reader, missing, pool)
-    unsure = [m for m in manifests if m.id in members and not is_clean(m, members[m.id])]
+    unsure = [m for m in manifests if m.id in members and not is_settled(m, members[m.id])]
     asked = [*unsure, *(m for m in missing if m.id not in foreign)] if verify else unsure
     namespaces = {
         m.id.name for m in manifests if m.id.kind == "Namespace" and m.id not in members and m.id not in foreign

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from reconciler import diff, inventory
+from reconciler import diff, inventory, readiness
 from reconciler.diff import FieldChange
 from reconciler.inventory import CONTENT_HASH, Inventory
 from renderers.manifest import Body, Manifest, ObjectId, Origin
@@ -31,7 +31,10 @@ NEVER_PRUNED = frozenset(
     {"Namespace", "CustomResourceDefinition", "PersistentVolume", "PersistentVolumeClaim", "Secret"}
 )
 #: Kinds that may be deleted and created again where the server calls a field immutable.
-REPLACEABLE = frozenset({"Job", "Deployment", "Service", "PodDisruptionBudget", "ScaledObject", "ServiceAccount"})
+REPLACEABLE = frozenset({"Deployment", "Service", "PodDisruptionBudget", "ScaledObject", "ServiceAccount"})
+#: What runs once. Its name is the hash of what it does: if it exists it is the right one, whatever else is different,
+#: and if it has finished it is not made again, not even after the cluster has cleaned it up.
+RUN_ONCE = frozenset({"Job"})
 #: A plan deletes at most this share of an environment, or this many objects if that is more, and never all.
 PRUNE_SHARE = 0.20
 PRUNE_FREE = 5
@@ -201,6 +204,11 @@ class Wanted:
 # -- Deciding -------------------------------------------------------------------------------------------------------
 
 
+def is_settled(manifest: Manifest, live: Body) -> bool:
+    """Whether nothing has to be asked about a live object: it runs once, or a look proves it clean."""
+    return manifest.id.kind in RUN_ONCE or is_clean(manifest, live)
+
+
 def is_clean(manifest: Manifest, live: Body) -> bool:
     """Whether a look at the live object alone proves that applying the manifest would change nothing.
 
@@ -302,6 +310,8 @@ def _change(manifest: Manifest, observed: Observed) -> Change:
         return replace(base, op=Op.CONFLICT, reason=_whose(observed.foreign[manifest.id], observed.environment))
     prediction = observed.predictions.get(manifest.id)
     match prediction:
+        case None if live is None and _has_run(manifest.id, observed):
+            return replace(base, reason="it has run; the cluster has cleaned it up since")
         case None:
             return base if live is not None else replace(base, op=Op.CREATE)
         case Predicted(body, forced):
@@ -326,6 +336,10 @@ def _change(manifest: Manifest, observed: Observed) -> Change:
             return replace(base, op=Op.UNVERIFIED, reason=reason)
         case Refusal(message):
             return replace(base, op=Op.REFUSED, reason=message)
+
+
+def _has_run(target: ObjectId, observed: Observed) -> bool:
+    return observed.inventory is not None and target in observed.inventory.finished
 
 
 def _only_wanted(fields: tuple[FieldChange, ...]) -> tuple[FieldChange, ...]:
@@ -386,9 +400,15 @@ def _paired(changes: list[Change], deletions: list[Change], observed: Observed) 
     for index, deletion in enumerate(deletions):
         key = _lineage(deletion.id, observed.members[deletion.id])
         if key in successors:
-            deletions[index] = replace(deletion, superseded_by=successors[key])
+            running = _runs(deletion.id, observed.members[deletion.id])
+            held = deletion.held or ("it still runs; it goes when it has finished" if running else "")
+            deletions[index] = replace(deletion, superseded_by=successors[key], held=held)
             paired[successors[key]] = deletion.id
     return [replace(c, supersedes=paired[c.id]) if c.id in paired else c for c in changes], deletions
+
+
+def _runs(target: ObjectId, body: Body) -> bool:
+    return target.kind in RUN_ONCE and readiness.of(body).state is readiness.State.IN_PROGRESS
 
 
 def _lineage(target: ObjectId, body: Body) -> tuple[str, str] | None:
@@ -403,7 +423,14 @@ def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change]) -> 
     if not deletions or wanted.suspended:
         return []
     if not wanted.complete:
-        return [Guard(name, "prune/incomplete", "the specs have errors, so nothing is deleted", approvable=False)]
+        return [
+            Guard(
+                name,
+                "prune/incomplete",
+                "not all specs could be read and rendered, so nothing is deleted",
+                approvable=False,
+            )
+        ]
     if observed.rebuilt:
         message = "the inventory was lost and is rebuilt from labels; this run deletes nothing, the next one may"
         return [Guard(name, "prune/rebuilt", message, approvable=False)]
@@ -419,7 +446,7 @@ def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change]) -> 
 
 def _held_while_incomplete(change: Change) -> Change:
     if change.id.kind == "HTTPRoute" and change.op in (Op.CHANGE, Op.REPLACE):
-        return _held(change, "the specs have errors, so existing routes stay as they are")
+        return _held(change, "not all specs could be read and rendered, so existing routes stay as they are")
     return change
 
 

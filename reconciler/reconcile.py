@@ -7,20 +7,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
+from threading import Lock
 
-from reconciler import apply, desired, observe, plan, source, specs
+from reconciler import apply, desired, facts, observe, plan, source, specs
 from reconciler.cluster import ApiError, Reader, Writer
 from reconciler.desired import Rendered
 from reconciler.inventory import Inventory
 from reconciler.plan import Change, Guard, Note, Observed, Wanted
 from reconciler.report import Done, Report, Trouble
 from reconciler.specs import Loaded
-from renderers.catalog import Catalog, Facts
+from renderers.catalog import Catalog, Facts, promotion_order
 from renderers.manifest import Manifest, ObjectId
 from schemas.environment import DataPlane
 from schemas.problem import Problem
@@ -58,7 +60,7 @@ def preview_offline(request: Request) -> Report:
 
 def preview(request: Request, reader_of: Callable[[DataPlane], Reader]) -> Report:
     """What a run would do to the clusters. A `Reader` cannot write, so neither can this."""
-    with ThreadPoolExecutor(THREADS) as pool:
+    with _threads() as pool:
         return _plan(request, reader_of, pool, verify=True).report
 
 
@@ -66,23 +68,20 @@ def reconcile(
     request: Request, writer_of: Callable[[DataPlane], Writer], tell: Callable[[plan.Plan | Done], None]
 ) -> Report:
     """Trues the clusters up to the specs. `tell` hears of the plan before it begins, and of each thing done."""
-    with ThreadPoolExecutor(THREADS) as pool:
+    with _threads() as pool:
         planned = _plan(request, writer_of, pool, verify=False)
         report = planned.report
         assert report.plan is not None
         tell(report.plan)
 
-        @lru_cache(maxsize=1)
-        def looked_again() -> Mapping[str, frozenset[ObjectId]] | None:
-            return _wanted_ids(request, planned)
-
+        second_look = _SecondLook(request, planned.facts)
         targets = {
             stand.name: apply.Target(
                 writer_of(stand.plane),
                 stand.observed,
                 stand.manifests,
                 stand.in_specs,
-                lambda name=stand.name: None if (found := looked_again()) is None else found.get(name, frozenset()),
+                partial(second_look.of, stand.name),
             )
             for stand in planned.stands
         }
@@ -93,10 +92,20 @@ def reconcile(
         return Report(report.problems, report.plan, tuple(done), report.trouble)
 
 
+@contextmanager
+def _threads() -> Iterator[Executor]:
+    """Threads for requests. An interrupt begins no further request, and does not wait for those under way."""
+    pool = ThreadPoolExecutor(THREADS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 def load(paths: Sequence[Path]) -> Loaded:
     """files -> specs, with the problems of both steps."""
     files = source.read(paths)
-    loaded = specs.parse(files.contents)
+    loaded = specs.parse(files.content)
     return Loaded(loaded.catalog, tuple(sorted((*files.problems, *loaded.problems))))
 
 
@@ -121,16 +130,14 @@ class _Planned:
     facts: Facts
 
 
-def _plan(
-    request: Request, reader_of: Callable[[DataPlane], Reader], pool: ThreadPoolExecutor, *, verify: bool
-) -> _Planned:
+def _plan(request: Request, reader_of: Callable[[DataPlane], Reader], pool: Executor, *, verify: bool) -> _Planned:
     loaded = load(request.paths)
     catalog = loaded.catalog
-    facts, unresolved = _facts(catalog, request)
-    units = list(desired.build(catalog, facts, unresolved))
+    known, unresolved = facts.gather(catalog, reader_of, request.mirrors)
+    units = list(desired.build(catalog, known, unresolved))
     problems = (*loaded.problems, *(unit.problem for unit in units if unit.problem))
     trouble = [Trouble(f"{unit.model} in {unit.environment}", unit.waits) for unit in units if unit.waits]
-    complete = not any(problem.severity == "error" for problem in problems)
+    complete = not _has_errors(problems)
 
     stands: list[_Stand] = []
     changes: list[Change] = []
@@ -151,7 +158,7 @@ def _plan(
     if request.approved and request.approved == planned.id:
         planned = plan.approved(planned)
     report = Report(tuple(sorted(problems)), planned, trouble=tuple(trouble))
-    return _Planned(report, tuple(stands), facts)
+    return _Planned(report, tuple(stands), known)
 
 
 def _environments(
@@ -173,7 +180,8 @@ def _environments(
         whole[unit.environment] &= not (unit.waits or unit.problem)
     by_cluster: dict[Reader, list[str]] = {}
     planes: dict[Reader, DataPlane] = {}
-    for name, placed in sorted(catalog.environments.items()):
+    for name in promotion_order(catalog):
+        placed = catalog.environments[name]
         try:
             reader = reader_of(placed.spec.data_plane)
         except ApiError as error:
@@ -194,31 +202,38 @@ def _environments(
             yield Wanted(name, (), complete, in_specs=False), planes[reader], inventories
 
 
-def _facts(catalog: Catalog, request: Request) -> tuple[Facts, desired.Unresolved]:
-    """Asks Git for the newest commit of every branch that is built."""
-    embedded = {n for n, placed in catalog.environments.items() if placed.spec.data_plane.type == "embedded"}
-    wanted = {
-        source.Branch(placed.spec.repository, placed.spec.branch)
-        for placed in catalog.builds.values()
-        if placed.spec.branch is not None
-    }
-    answers = source.resolve(wanted, mirrors=request.mirrors, allow_file=bool(embedded))
-    commits = {(b.repository, b.branch): a for b, a in answers.items() if isinstance(a, str)}
-    unresolved = {(b.repository, b.branch): a.reason for b, a in answers.items() if not isinstance(a, str)}
-    return Facts(commits), unresolved
+class _SecondLook:
+    """The specs, read and rendered once more, before anything is deleted: a file may have been half written."""
+
+    def __init__(self, request: Request, known: Facts) -> None:
+        self._request = request
+        self._facts = known
+        self._lock = Lock()
+        self._found: Mapping[str, frozenset[ObjectId]] | None = None
+        self._looked = False
+
+    def of(self, environment: str) -> frozenset[ObjectId] | None:
+        """What the environment should have; None where the specs could not be read whole."""
+        with self._lock:
+            if not self._looked:
+                self._found = self._look()
+                self._looked = True
+        return None if self._found is None else self._found.get(environment, frozenset())
+
+    def _look(self) -> Mapping[str, frozenset[ObjectId]] | None:
+        loaded = load(self._request.paths)
+        wanted: dict[str, set[ObjectId]] = {name: set() for name in loaded.catalog.environments}
+        problems = list(loaded.problems)
+        for unit in desired.build(loaded.catalog, self._facts):
+            problems += [unit.problem] if unit.problem else []
+            wanted[unit.environment] |= {manifest.id for manifest in unit.manifests}
+        if _has_errors(problems):
+            return None
+        return {name: frozenset(ids) for name, ids in wanted.items()}
 
 
-def _wanted_ids(request: Request, planned: _Planned) -> Mapping[str, frozenset[ObjectId]] | None:
-    """What the specs ask for when they are read a second time; None where that does not give a whole answer."""
-    loaded = load(request.paths)
-    wanted: dict[str, set[ObjectId]] = {name: set() for name in loaded.catalog.environments}
-    problems: list[Problem] = list(loaded.problems)
-    for unit in desired.build(loaded.catalog, planned.facts):
-        problems += [unit.problem] if unit.problem else []
-        wanted[unit.environment] |= {manifest.id for manifest in unit.manifests}
-    if any(problem.severity == "error" for problem in problems):
-        return None
-    return {name: frozenset(ids) for name, ids in wanted.items()}
+def _has_errors(problems: Iterable[Problem]) -> bool:
+    return any(problem.severity == "error" for problem in problems)
 
 
 def _notes(units: Iterable[Rendered]) -> list[Note]:

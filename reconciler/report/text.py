@@ -83,19 +83,24 @@ def verdict(problems: Sequence[Problem], count: int) -> str:
 
 def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
     """What would be done: environment by environment, spec by spec. Unchanged objects are only counted."""
-    yield _paint(headline(plan), _BOLD, color)
+    yield from _wrapped(headline(plan), "", width, _BOLD, color=color)
     if plan.offline:
-        yield "Offline: shown as if nothing existed yet; --live compares with the clusters."
+        offline = "Offline: shown as if nothing existed yet; --live compares with the clusters."
+        yield from wrap(offline, max(width, 40))
     shown = [change for change in plan.changes if change.op is not Op.UNCHANGED]
     for environment, changes in _by_environment(shown, plan):
         yield ""
         yield _paint(environment, _BOLD, color)
+        held = {change.held for change in changes}
+        shared = held.pop() if len(held) == 1 else ""
+        if shared:
+            yield from _wrapped(f"held: {clean(shared)}", "  ", width, _DIM, color=color)
         for title, theirs in _by_spec(changes):
             yield from wrap(title, max(width, 40), initial_indent="  ", subsequent_indent="    ")
             for change in theirs:
-                yield from _change(change, width=width, color=color)
+                yield from _change(change, shared, width=width, color=color)
         for note in dict.fromkeys(note for note in plan.notes if note.environment == environment):
-            yield from _wrapped(f"note: {_subject(note.origin)}{clean(note.text)}", "  ", width, _DIM, color=color)
+            yield from _wrapped(f"note: {clean(note.text)}", "  ", width, _DIM, color=color)
         for guard in (guard for guard in plan.guards if guard.environment == environment):
             yield from _guard(guard, plan, width=width, color=color)
 
@@ -143,23 +148,23 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _change(change: Change, *, width: int, color: bool) -> Iterator[str]:
+def _change(change: Change, shared: str, *, width: int, color: bool) -> Iterator[str]:
     sign, paint = _SIGNS[change.op]
     yield f"    {_paint(f'{sign} {change.id.kind}', paint, color)} {clean(change.id.name)}"
-    for words in _remarks(change):
+    for words in _remarks(change, shared):
         yield from _wrapped(words, "        ", width, _DIM, color=color)
     for field in change.fields:
         yield from _field(field, width=width, color=color)
 
 
-def _remarks(change: Change) -> Iterator[str]:
+def _remarks(change: Change, shared: str) -> Iterator[str]:
     if change.supersedes is not None:
         yield f"in place of {clean(change.supersedes.name)}"
     if change.superseded_by is not None:
         yield f"when {clean(change.superseded_by.name)} has taken over"
     if change.reason:
         yield clean(change.reason)
-    if change.held:
+    if change.held and change.held != shared:
         yield f"held: {clean(change.held)}"
 
 
@@ -189,9 +194,10 @@ def _value(value: Any) -> str:
 
 
 def _by_environment(changes: Iterable[Change], plan: Plan) -> Iterator[tuple[str, list[Change]]]:
+    """Environments with something to show. Notes alone do not make one: they are about what is there already."""
     groups = {name: list(theirs) for name, theirs in groupby(changes, key=lambda change: change.environment)}
-    for name in (*(note.environment for note in plan.notes), *(guard.environment for guard in plan.guards)):
-        groups.setdefault(name, [])
+    for guard in plan.guards:
+        groups.setdefault(guard.environment, [])
     yield from groups.items()
 
 
@@ -213,10 +219,6 @@ def _guard(guard: Guard, plan: Plan, *, width: int, color: bool) -> Iterator[str
 def _troubles(troubles: Sequence[Trouble], *, color: bool) -> Iterator[str]:
     for trouble in troubles:
         yield f"{_paint('!', _RED, color)} {clean(trouble.where)}: {clean(trouble.message)}"
-
-
-def _subject(origin: Any) -> str:
-    return f"{origin.kind} {clean(origin.name)}: " if origin is not None else ""
 
 
 def _wrapped(text: str, indent: str, width: int, paint: int, *, color: bool) -> Iterator[str]:

@@ -18,7 +18,7 @@ from reconciler.cluster import Retry, Writer, connect
 from reconciler.plan import Op, Plan, Wanted
 from reconciler.report import Done, Outcome
 from renderers.manifest import Body, Manifest, Origin, object_id
-from tests.contract.conftest import Api, config_map, deployment, eventually
+from tests.contract.client import Api, config_map, deployment, eventually
 
 ORIGIN = Origin("specs/test.yaml", 1, "variation", "test")
 
@@ -197,22 +197,44 @@ class TestFailures:
         assert "Odd" in environment.inventory(), "what may have been created is looked for by the next run"
 
     def test_an_immutable_field_is_replaced(self, environment: Environment):
-        def job(image: str) -> Body:
-            template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "build", "image": image}]}}
-            return {
-                "apiVersion": "batch/v1",
-                "kind": "Job",
-                "metadata": {"name": "build"},
-                "spec": {"template": template},
-            }
+        def selecting(value: str) -> Body:
+            body = deployment("churn")
+            body["spec"]["selector"]["matchLabels"] = {"app": "churn", "tier": value}
+            body["spec"]["template"]["metadata"]["labels"] = {"app": "churn", "tier": value}
+            return body
 
-        environment.run(job("a:1"))
-        first = environment.live(job(""))
-        manifests = [environment.namespace(), environment.manifest(job("a:2"))]
+        environment.run(selecting("old"))
+        first = environment.live(selecting("old"))
+        manifests = [environment.namespace(), environment.manifest(selecting("new"))]
         made = environment.plan(manifests)
         change = next(change for change in made.changes if change.op is not Op.UNCHANGED)
         assert change.op is Op.REPLACE
         assert change.uid == first["metadata"]["uid"]
+
+    def test_a_job_that_was_cleaned_up_after_its_end_does_not_run_again(self, environment: Environment, api: Api):
+        job = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": "build"},
+            "spec": {
+                "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "build", "image": "a:1"}]}}
+            },
+        }
+        environment.run(job)
+        path = f"/apis/batch/v1/namespaces/{environment.name}/jobs/build"
+        conditions = [
+            {"type": kind, "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+            for kind in ("SuccessCriteriaMet", "Complete")
+        ]
+        times = {"startTime": "2026-01-01T00:00:00Z", "completionTime": "2026-01-01T00:00:00Z"}
+        ended = {"status": {"succeeded": 1, "conditions": conditions, **times}}
+        answer = api("PATCH", f"{path}/status", ended, content_type="application/merge-patch+json")
+        assert answer.status == 200, answer.body
+        environment.run(job)
+        api("DELETE", f"{path}?propagationPolicy=Background")
+        eventually(lambda: environment.live(job) is None)
+        assert environment.run(job) == []
+        assert environment.live(job) is None
 
 
 class TestPruning:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from reconciler import inventory
 from reconciler.inventory import CorruptInventoryError, Inventory, Place
+from renderers.manifest import ObjectId
 
 PLACES = frozenset(
     {Place("v1", "Namespace", ""), Place("apps/v1", "Deployment", "prod"), Place("v1", "Service", "prod")}
@@ -13,7 +14,7 @@ PLACES = frozenset(
 
 
 def test_an_inventory_survives_its_config_map():
-    whole = Inventory("production", PLACES)
+    whole = Inventory("production", PLACES, frozenset({ObjectId("batch/v1", "Job", "prod", "churn-build-3f9a1c2e")}))
     assert inventory.from_config_map(inventory.to_config_map(whole)) == whole
 
 
@@ -49,8 +50,8 @@ def _edited(**changes):
         (_edited(metadata__annotations={inventory.TOOLING: "kpt/v1"}), "belongs to kpt/v1"),
         (_edited(metadata__annotations={}), "another tool"),
         (_edited(metadata__name="trueup-staging"), "does not belong to its name"),
-        (_edited(data__places="apps/v1 Deployment"), "is not `version kind namespace`"),
-        (_edited(data__places="apps/v1  prod"), "is not `version kind namespace`"),
+        (_edited(data__places="apps/v1 Deployment"), "does not have 3 words"),
+        (_edited(data__places="apps/v1  prod"), "does not have 3 words"),
     ],
     ids=["another tool's", "no tool's", "copied under another name", "a cut line", "an empty word"],
 )

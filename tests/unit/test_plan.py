@@ -317,6 +317,32 @@ class TestSuccession:
         assert all(change.is_action for change in changes)
 
 
+class TestWhatRunsOnce:
+    """A build's Job: its name is the hash of what it does."""
+
+    JOB = wanted("Job", "churn-build-3f9a1c2e", content="2", image="new")
+
+    def test_a_job_that_exists_is_the_right_one_whatever_has_changed_around_it(self):
+        live_job = live(self.JOB, content="1", image="old")
+        assert plan.is_settled(self.JOB, live_job)
+        assert only(planned([self.JOB], observed(live_job))[0]).op is Op.UNCHANGED
+
+    def test_a_job_that_has_finished_and_was_cleaned_up_does_not_run_again(self):
+        known = Inventory("production", frozenset(), frozenset({self.JOB.id}))
+        change = only(planned([self.JOB], Observed("production", inventory=known))[0])
+        assert (change.op, change.is_action) == (Op.UNCHANGED, False)
+
+    def test_the_job_of_an_older_commit_is_left_alone_while_it_runs(self):
+        old = wanted("Job", "churn-build-aaaaaaaa", lineage="build/churn")
+        new = wanted("Job", "churn-build-bbbbbbbb", lineage="build/churn")
+        running = live(old)
+        done = running | {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
+        held = next(c for c in planned([new], observed(running))[0] if c.op is Op.DELETE)
+        gone = next(c for c in planned([new], observed(done))[0] if c.op is Op.DELETE)
+        assert "still runs" in held.held
+        assert gone.is_action
+
+
 class TestOrderAndId:
     def test_objects_come_in_the_order_in_which_they_need_each_other(self):
         kinds = ["HTTPRoute", "ScaledObject", "Deployment", "Service", "ConfigMap", "ServiceAccount", "Namespace"]

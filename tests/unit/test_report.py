@@ -70,13 +70,15 @@ class TestText:
         page = " ".join("\n".join(text.plan(made, width=80, color=False)).split())
         assert f"reconcile --approve {made.id}" in page
 
+    def test_a_reason_that_holds_a_whole_environment_is_said_once(self):
+        held = [change(target=DEPLOYMENT._replace(name=name), held="the environment is suspended") for name in "ab"]
+        assert shown(*held).count("held: the environment is suspended") == 1
+
     def test_an_offline_plan_says_that_it_was_compared_with_nothing(self):
         assert "as if nothing existed yet" in shown(change(), offline=True)
 
-    def test_notes_come_with_their_subject(self):
-        assert "note: variation churn/default: it waits" in shown(
-            change(), notes=[Note("production", ORIGIN, "it waits")]
-        )
+    def test_notes_stand_with_their_environment(self):
+        assert "note: it waits" in shown(change(), notes=[Note("production", ORIGIN, "it waits")])
 
     def test_colours_appear_only_where_they_are_asked_for(self):
         made = plan.assemble([change()])

@@ -1,0 +1,401 @@
+"""Whether the specs hang together: unique names, references that lead somewhere, environments in an order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from reconciler.specs.places import Places
+from reconciler.specs.typed import Found, Typed
+from reconciler.specs.wording import nearest, sentence
+from renderers import audiences
+from renderers.catalog import Catalog, Placed, promotion_order, units
+from schemas.audience import Audience
+from schemas.automation import Automation
+from schemas.base import SpecModel
+from schemas.build import Build
+from schemas.document import KINDS
+from schemas.environment import DataPlane, Environment
+from schemas.problem import Path, Problem
+from schemas.variation import Traffic, Variation
+
+#: What a spec is known by: its kind, its name, and for a variation the model before the name.
+Key: TypeAlias = tuple[str, str, str]
+
+
+def key_of(kind: str, spec: SpecModel) -> Key:
+    """The key of a spec."""
+    match spec:
+        case Variation():
+            return kind, spec.model, spec.name
+        case Environment() | Build() | Audience() | Automation():
+            return kind, "", spec.name
+    raise AssertionError(f"{type(spec).__name__} is no kind of spec")
+
+
+class Reference(NamedTuple):
+    """A spec that another one names."""
+
+    path: Path
+    key: Key
+    #: False: without it, the rest of the spec still means the same (one of several environments).
+    needed: bool = True
+
+
+@dataclass(slots=True)
+class Specs:
+    """The specs that are still good, and why the others are not. Checks narrow it down."""
+
+    found: dict[Key, Found[Any]]
+    doubtful: set[str]
+    doubtful_models: set[str]
+    problems: list[Problem] = field(default_factory=list)
+
+    def of(self, kind: str) -> list[Found[Any]]:
+        """Those of one kind, in the order of the files."""
+        return [found for key, found in self.found.items() if key[0] == kind]
+
+    def drop(self, key: Key) -> None:
+        """Leaves a spec out. A model that loses a variation by it, given or implied, has none that can be trusted."""
+        dropped = self.found.pop(key, None)
+        if dropped is None:
+            return
+        spec = dropped.spec
+        if isinstance(spec, Variation) or (isinstance(spec, Automation) and spec.deployment_spec is not None):
+            self.doubtful_models.add(spec.model)
+
+    def drop_doubtful_models(self) -> None:
+        """Leaves out every model of which something is missing that decides about the rest."""
+        while dropped := [key for key, found in self.found.items() if self._is_doubtful(found.spec)]:
+            for key in dropped:
+                self.drop(key)
+
+    def _is_doubtful(self, spec: SpecModel) -> bool:
+        return isinstance(spec, Build | Variation | Automation) and spec.model in self.doubtful_models
+
+    def catalog(self) -> Catalog:
+        """What is left."""
+        by_kind: dict[str, dict[Any, Placed[Any]]] = {kind: {} for kind in KINDS}
+        for (kind, model, name), found in self.found.items():
+            by_kind[kind][(model, name) if kind == "variations" else name] = found.placed
+        return Catalog(**by_kind)
+
+
+def check(typed: Typed, places: Places) -> Specs:
+    """The specs whose names are their own and whose references hold."""
+    specs, broken = _unique(typed, places)
+    deployed_to = _deployed_to(specs)
+    defined = specs.found.keys() | deployed_to.keys()
+    references: dict[Key, tuple[Reference, ...]] = {}
+    for found in typed.found:
+        key = key_of(found.kind, found.spec)
+        references[key] = tuple(_references(found.spec))
+        problems = [
+            *_unsound_audience(found, places),
+            *_unknown(found, references[key], defined, specs.doubtful, places),
+            *_contradictions(found, specs, deployed_to, places),
+        ]
+        specs.problems += problems
+        if problems:
+            broken.add(key)
+    broken |= _circles(specs, places) | _shared_namespaces(specs, places)
+    for key in broken:
+        specs.drop(key)
+    _drop_what_needs_them(specs, references)
+    specs.drop_doubtful_models()
+    _local_repositories(specs, places)
+    return specs
+
+
+def _unique(typed: Typed, places: Places) -> tuple[Specs, set[Key]]:
+    """The specs by name, and the names that two of them claim: neither can be preferred."""
+    specs = Specs({}, typed.doubtful, typed.doubtful_models)
+    claimed_twice: set[Key] = set()
+    for found in typed.found:
+        key = key_of(found.kind, found.spec)
+        first = specs.found.setdefault(key, found)
+        if first is not found:
+            claimed_twice.add(key)
+            message = f"{_called(key)} is defined twice; the first one is at {first.placed.origin}."
+            specs.problems.append(
+                places.problem(
+                    found.site, ("name",), "reference/duplicate-name", message, "rename or remove one of them"
+                )
+            )
+    return specs, claimed_twice
+
+
+def _called(key: Key) -> str:
+    kind, model, name = key
+    return f'The {KINDS[kind][0]} "{name}"' + (f' of the model "{model}"' if model else "")
+
+
+# -- references ---------------------------------------------------------------------------------------------------
+
+
+def _references(spec: SpecModel) -> Iterator[Reference]:
+    match spec:
+        case Environment():
+            for index, name in enumerate(spec.promote_after):
+                yield Reference(("promote_after", index), ("environments", "", name))
+        case Build():
+            if spec.environment:
+                yield Reference(("environment",), ("environments", "", spec.environment))
+        case Variation():
+            yield from _references_of_variation(spec)
+        case Automation():
+            yield from _references_of_automation(spec)
+
+
+def _references_of_variation(spec: Variation) -> Iterator[Reference]:
+    for index, name in enumerate(spec.environments):
+        yield Reference(("environments", index), ("environments", "", name), needed=False)
+    if spec.build:
+        yield Reference(("build",), ("builds", "", spec.build))
+    if spec.automation:
+        yield Reference(("automation",), ("automations", "", spec.automation))
+    yield from _references_of_traffic(spec.traffic, ("traffic",))
+    for name, override in spec.environment_overrides:
+        if override.build:
+            yield Reference(("environment_overrides", name, "build"), ("builds", "", override.build))
+        yield from _references_of_traffic(override.traffic, ("environment_overrides", name, "traffic"))
+
+
+def _references_of_traffic(traffic: tuple[Traffic, ...] | None, path: Path) -> Iterator[Reference]:
+    for index, share in enumerate(traffic or ()):
+        if share.audience:
+            yield Reference((*path, index, "audience"), ("audiences", "", share.audience))
+
+
+def _references_of_automation(spec: Automation) -> Iterator[Reference]:
+    if spec.environment:
+        yield Reference(("environment",), ("environments", "", spec.environment))
+    if spec.deployment_spec:
+        for index, name in enumerate(spec.deployment_spec.environments):
+            yield Reference(("deployment_spec", "environments", index), ("environments", "", name), needed=False)
+    if spec.deployment_condition and spec.deployment_condition.variation:
+        path = ("deployment_condition", "variation")
+        yield Reference(path, ("variations", spec.model, spec.deployment_condition.variation))
+    if spec.batch_execution:
+        yield Reference(("batch_execution", "variation"), ("variations", spec.model, spec.batch_execution.variation))
+
+
+def _deployed_to(specs: Specs) -> dict[Key, Found[Automation]]:
+    """Variation -> the first automation that deploys to it. One that has no spec of its own is implied by that."""
+    return {
+        ("variations", found.spec.model, found.spec.deployment_spec.variation_name): found
+        for found in reversed(specs.of("automations"))
+        if found.spec.deployment_spec is not None
+    }
+
+
+def _unknown(
+    found: Found[Any], references: Iterable[Reference], defined: Set[Key], doubtful: set[str], places: Places
+) -> Iterator[Problem]:
+    for path, key, _ in references:
+        kind, model, name = key
+        if key in defined or name in doubtful:
+            continue
+        word = KINDS[kind][0]
+        known = sorted(other for one, of, other in defined if (one, of) == (kind, model))
+        message = f'There is no {word} "{name}"' + (f' of the model "{model}".' if model else ".")
+        yield places.problem(found.site, path, f"reference/unknown-{word}", message, _known(name, known, word))
+
+
+def _known(name: str, known: list[str], word: str) -> str:
+    if meant := nearest(name, known):
+        return f"write {meant}"
+    article = "an" if word[0] in "ae" else "a"
+    if known and len(known) <= 5:
+        return f"write {article} {word} that exists ({', '.join(known)}), or define this one"
+    return f"write {article} {word} that exists, or define this one"
+
+
+# -- what contradicts something else ---------------------------------------------------------------------------------
+
+
+def _unsound_audience(found: Found[Any], places: Places) -> Iterator[Problem]:
+    if isinstance(found.spec, Audience):
+        try:
+            audiences.check(found.spec)
+        except audiences.Unsound as unsound:
+            yield places.problem(found.site, ("conditions",), unsound.rule, sentence(unsound.message), unsound.hint)
+
+
+def _contradictions(
+    found: Found[Any], specs: Specs, deployed_to: Mapping[Key, Found[Automation]], places: Places
+) -> Iterator[Problem]:
+    spec = found.spec
+    if isinstance(spec, Variation | Automation):
+        for path, key, _ in _references(spec):
+            other = specs.found.get(key)
+            if other is not None and key[0] in ("builds", "automations") and other.spec.model != spec.model:
+                message = f'{_called(key)} is of the model "{other.spec.model}", and this is one of "{spec.model}".'
+                yield places.problem(found.site, path, "reference/other-model", message)
+    if isinstance(spec, Automation) and spec.deployment_spec is not None:
+        yield from _wrong_target(found, specs, deployed_to, places)
+
+
+def _wrong_target(
+    found: Found[Automation], specs: Specs, deployed_to: Mapping[Key, Found[Automation]], places: Places
+) -> Iterator[Problem]:
+    """What is wrong with the variation that an automation deploys to."""
+    spec, target = found.spec, found.spec.deployment_spec
+    assert target is not None
+    key: Key = ("variations", spec.model, target.variation_name)
+    path: Path = ("deployment_spec", "variation_name")
+    variation = specs.found.get(key)
+    if variation is None:
+        first = deployed_to[key]
+        if first is not found:
+            message = f'The automation "{first.name}" deploys to the variation "{key[2]}" as well.'
+            hint = "give each automation a variation of its own"
+            yield places.problem(found.site, path, "reference/two-automations", message, hint)
+        return
+    if variation.spec.automation != spec.name:
+        serves = f'the build "{variation.spec.build}"' if variation.spec.build else f'"{variation.spec.automation}"'
+        message = f"{_called(key)} serves {serves} and not this automation."
+        hint = f"write automation: {spec.name} in the variation, or another variation_name here"
+        yield places.problem(found.site, path, "reference/served-otherwise", message, hint)
+    for index, environment in enumerate(target.environments):
+        if environment not in variation.spec.environments:
+            message = f"{_called(key)} is not served in {environment}."
+            hint = f"add {environment} to the environments of the variation"
+            where = ("deployment_spec", "environments", index)
+            yield places.problem(found.site, where, "reference/not-served-there", message, hint)
+
+
+def _circles(specs: Specs, places: Places) -> set[Key]:
+    """The environments whose promote_after leads back to themselves; told once for each circle."""
+    after = {found.name: found.spec.promote_after for found in specs.of("environments")}
+    in_circles: set[str] = set()
+    for found in specs.of("environments"):
+        circle = _way_back(found.name, after)
+        if circle and found.name not in in_circles:
+            in_circles.update(circle)
+            message = f"promote_after goes in a circle: {' after '.join((*circle, found.name))}."
+            problem = places.problem(
+                found.site, ("promote_after",), "reference/circle", message, "break it at one place"
+            )
+            specs.problems.append(problem)
+    return {("environments", "", name) for name in in_circles}
+
+
+def _way_back(start: str, after: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """The names from `start` to where it is named again; [] if it is not."""
+    ways = {start: [start]}
+    queue = [start]
+    for name in queue:
+        for before in after.get(name, ()):
+            if before == start:
+                return ways[name]
+            if before not in ways:
+                ways[before] = [*ways[name], before]
+                queue.append(before)
+    return []
+
+
+def _shared_namespaces(specs: Specs, places: Places) -> set[Key]:
+    """Two environments in one namespace would take each other's objects for their own."""
+    shared: set[Key] = set()
+    first_in: dict[tuple[DataPlane, str], Found[Environment]] = {}
+    for found in specs.of("environments"):
+        spec = found.spec
+        first = first_in.setdefault((spec.data_plane, spec.namespace_name), found)
+        if first is not found:
+            shared |= {("environments", "", first.name), ("environments", "", spec.name)}
+            message = (
+                f'The environment "{first.name}" ({first.placed.origin}) has the namespace '
+                f"{spec.namespace_name} of the same cluster."
+            )
+            below: Path = ("namespace",) if spec.namespace else ("name",)
+            hint = "give each environment a namespace of its own"
+            specs.problems.append(places.problem(found.site, below, "reference/shared-namespace", message, hint))
+    return shared
+
+
+def _local_repositories(specs: Specs, places: Places) -> None:
+    """A folder of this machine can be cloned where the embedded data plane builds, and nowhere else."""
+    local = [f for kind in ("builds", "automations") for f in specs.of(kind) if _git_uri(f.spec).startswith("file:")]
+    if not local:
+        return
+    catalog = specs.catalog()
+    order = promotion_order(catalog)
+    runs_in = {name: unit.environment.spec.name for unit in units(catalog) for name in unit.runs_here}
+    for found in local:
+        spec = found.spec
+        if isinstance(spec, Automation):
+            served = _served_in(spec, catalog)
+            place = spec.environment or next((name for name in order if not served or name in served), "")
+        else:
+            place = runs_in.get(found.name, "")
+        if place and catalog.environments[place].spec.data_plane.type != "embedded":
+            path: Path = ("git_uri",) if isinstance(spec, Build) else ("build_spec", "git_uri")
+            message = f"The build runs in {place}, whose cluster cannot reach a folder of this machine."
+            specs.problems.append(
+                places.problem(found.site, path, "build/local-repository", message, "write an https or ssh address")
+            )
+            specs.doubtful_models.add(spec.model)
+    specs.drop_doubtful_models()
+
+
+def _git_uri(spec: Build | Automation) -> str:
+    if isinstance(spec, Build):
+        return spec.git_uri
+    return spec.build_spec.git_uri if spec.build_spec else ""
+
+
+def _served_in(spec: Automation, catalog: Catalog) -> tuple[str, ...]:
+    if spec.deployment_spec is None or spec.deployment_spec.environments:
+        return spec.deployment_spec.environments if spec.deployment_spec else ()
+    variation = catalog.variations.get((spec.model, spec.deployment_spec.variation_name))
+    return variation.spec.environments if variation else ()
+
+
+# -- what is left -------------------------------------------------------------------------------------------------
+
+
+def _drop_what_needs_them(specs: Specs, references: Mapping[Key, tuple[Reference, ...]]) -> None:
+    """Leaves out what refers to something that is left out, until nothing does."""
+    while True:
+        there = specs.found.keys() | _deployed_to(specs).keys()
+        lacking = {
+            key: missing
+            for key in specs.found
+            if (missing := [r for r in references[key] if r.needed and r.key not in there])
+        }
+        if not lacking:
+            break
+        for key in lacking:
+            specs.drop(key)
+    environments = {name for kind, _, name in specs.found if kind == "environments"}
+    for key, found in list(specs.found.items()):
+        narrowed = _narrowed(found.spec, environments)
+        if narrowed is None:
+            specs.drop(key)
+        elif narrowed is not found.spec:
+            specs.found[key] = replace(found, spec=narrowed)
+
+
+def _narrowed(spec: SpecModel, environments: Set[str]) -> SpecModel | None:
+    """The spec without the environments that are left out; None if that would be another spec."""
+    if isinstance(spec, Variation):
+        return _in_these(spec, spec.environments, environments)
+    if isinstance(spec, Automation) and spec.deployment_spec is not None:
+        target = _in_these(spec.deployment_spec, spec.deployment_spec.environments, environments)
+        if target is None or target is spec.deployment_spec:
+            return spec if target else None
+        return spec.model_copy(update={"deployment_spec": target})
+    return spec
+
+
+M = TypeVar("M", bound=SpecModel)
+
+
+def _in_these(spec: M, wanted: tuple[str, ...], environments: Set[str]) -> M | None:
+    left = tuple(name for name in wanted if name in environments)
+    if left == wanted:
+        return spec
+    # No environment at all means something else: the default ones.
+    return spec.model_copy(update={"environments": left}) if left else None

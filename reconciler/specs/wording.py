@@ -1,0 +1,356 @@
+"""What is wrong with a document, in the words of who wrote it.
+
+A validator says `0.65 is not of type "string"` of a path; people are told that the threshold must be text, where
+it stands, and to write "0.65" with quotes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from jsonschema_rs import ValidationError as SchemaError
+from jsonschema_rs import ValidationErrorKind as Kind
+from jsonschema_rs import Validator, validator_for
+from pydantic import ValidationError as TypesError
+
+from reconciler.specs.places import position
+from schemas.document import KINDS
+from schemas.problem import Path, Problem, quoted
+from schemas.reader import Document
+
+
+class Fault(NamedTuple):
+    """A problem before it has a place. `message` has no capital letter and no full stop yet."""
+
+    path: Path
+    rule: str
+    message: str
+    hint: str = ""
+    at_key: bool = False
+
+    def problem(self, file: str, document: Document) -> Problem:
+        """The problem, placed. `document` knows the position of every node."""
+        line, column = position(document.mark(self.path), at_key=self.at_key)
+        return Problem(file, line, column, self.path, self.rule, sentence(self.message), self.hint)
+
+
+# -- the JSON Schema's errors ------------------------------------------------------------------------------------
+
+
+def in_words(errors: Iterable[SchemaError], schema: Mapping[str, Any], document: Document) -> list[Fault]:
+    """The faults of a document, one for each mistake."""
+    faults = [fault for error in errors for fault in _faults(error, schema, document)]
+    renamed = {(f.path[:-1], f.hint) for f in faults if f.rule == "schema/unknown-field"}
+    wrong_types = {fault.path for fault in faults if fault.rule == "schema/type"}
+    return [
+        fault
+        for fault in faults
+        # A value of the wrong type mostly has a wrong form or size as well.
+        if (fault.rule == "schema/type" or fault.path not in wrong_types)
+        # A key with a slip in it is unknown, and missing under its right name.
+        and (fault.rule != "schema/missing-field" or (fault.path[:-1], f"write {fault.path[-1]}") not in renamed)
+    ]
+
+
+def _faults(  # noqa: PLR0912 (one case for each keyword of the schema)
+    error: SchemaError, schema: Mapping[str, Any], document: Document
+) -> Iterator[Fault]:
+    path, kind = tuple(error.instance_path), error.kind
+    instance: Any = error.instance
+    node = _node(schema, list(error.schema_path)[:-1])
+    what = _what(path)
+    match kind:
+        case Kind.AnyOf() | Kind.OneOfNotValid():
+            yield from _alternatives(kind.context, path, instance, schema, document)
+        case Kind.OneOfMultipleValid():
+            yield Fault(path, "schema/one-of", f"{what} is written in two ways at once", "keep one of them")
+        case Kind.Type():
+            yield _wrong_type(path, kind.types, instance, document)
+        case Kind.Constant():
+            expected = _literal(kind.expected_value)
+            yield Fault(path, "schema/value", f"{what} must be {expected}", f"write {expected}")
+        case Kind.Enum():
+            options = [str(option) for option in kind.options]
+            yield Fault(
+                path,
+                "schema/value",
+                f"{_shown(instance)} is no value of {what}",
+                _one_of(str(instance), options, options),
+            )
+        case Kind.Pattern():
+            yield Fault(
+                path, "schema/form", f"{_shown(instance)} does not have the form of {what}", _form(instance, node)
+            )
+        case Kind.Required():
+            message = f"{kind.property} is missing{_of(path)}"
+            yield Fault((*path, kind.property), "schema/missing-field", message, _example(node, kind.property))
+        case Kind.AdditionalProperties():
+            fields = list(node.get("properties", ()))
+            free = [name for name in fields if name not in instance]
+            for name in kind.unexpected:
+                message = f"there is no field {_shown(name)}{_of(path)}"
+                yield Fault((*path, name), "schema/unknown-field", message, _one_of(name, free, fields), at_key=True)
+        case Kind.PropertyNames():
+            key = str(kind.error.instance)
+            message = f"{_shown(key)} does not have the form of a key of {what}"
+            names = _node(schema, list(kind.error.schema_path)[:-1])
+            yield Fault((*path, key), "schema/key", message, _form(key, names), at_key=True)
+        case Kind.Minimum() | Kind.Maximum() | Kind.ExclusiveMinimum() | Kind.ExclusiveMaximum():
+            yield _out_of_range(path, kind, instance)
+        case Kind.MinLength():
+            yield Fault(path, "schema/size", f"{what} is empty", "write something, or remove the key")
+        case Kind.MaxLength():
+            message = f"{what} has {len(instance):,} characters and {kind.limit:,} are allowed"
+            yield Fault(path, "schema/size", message, "shorten it")
+        case Kind.MinItems():
+            yield Fault(path, "schema/size", f"{what} is empty", "write at least one item")
+        case Kind.MaxItems() | Kind.MaxProperties():
+            message = f"{what} has {len(instance):,} entries and {kind.limit:,} are allowed"
+            yield Fault(path, "schema/size", message, "remove some")
+        case Kind.UniqueItems():
+            index = _repeated(instance)
+            message = f"{_shown(instance[index])} is twice in {what}"
+            yield Fault((*path, index), "schema/repeated", message, "remove one of them")
+        case _:
+            # No keyword of the schema comes here; a test sees to that.
+            yield Fault(path, "schema/invalid", f"{what} is not valid ({error.message})")
+
+
+def _alternatives(
+    branches: list[list[SchemaError]],
+    path: Path,
+    instance: Any,
+    schema: Mapping[str, Any],
+    document: Document,
+) -> Iterator[Fault]:
+    """The faults of the alternative that was meant: the one that the value has the type of."""
+    faults = [in_words(errors, schema, document) for errors in branches]
+    meant = [branch for branch in faults if not any(f.path == path and f.rule == "schema/type" for f in branch)]
+    values = [f for branch in faults for f in branch if f.path == path and f.rule == "schema/value"]
+    if len(meant) == 1:
+        yield from meant[0]
+    elif values:
+        yield values[0]
+    elif missing := [str(f.path[-1]) for branch in meant for f in branch if f.rule == "schema/missing-field"]:
+        message = f"{' or '.join(missing)} is missing{_of(path)}"
+        yield Fault((*path, missing[0]), "schema/missing-field", message, f"write {' or '.join(missing)}")
+    elif meant:
+        yield Fault(path, "schema/one-of", f"{_what(path)} has none of its possible forms")
+    else:
+        types = [kind for errors in branches for e in errors if isinstance(e.kind, Kind.Type) for kind in e.kind.types]
+        yield _wrong_type(path, types, instance, document)
+
+
+_TYPES = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+    "null": "empty",
+}
+
+
+def _wrong_type(path: Path, types: list[str], instance: Any, document: Document) -> Fault:
+    expected = " or ".join(dict.fromkeys(_TYPES[kind] for kind in types))
+    message = f"{_what(path)} must be {expected}, and this is {_kind_of(instance)}"
+    return Fault(path, "schema/type", message, _retyped(types, instance, document.mark(path).text))
+
+
+def _kind_of(instance: Any) -> str:
+    match instance:
+        case None:
+            return "empty"
+        case bool():
+            return str(instance).lower()
+        case int() | float():
+            return f"the number {instance}"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case _:
+            return "a mapping"
+
+
+def _retyped(types: list[str], instance: Any, written: str | None) -> str:
+    """What to write for a value that only has the wrong type."""
+    if instance is None:
+        return "write a value, or remove the key"
+    if "string" in types and isinstance(instance, bool | int | float):
+        # As written: 1.10 is not 1.1, and a version number's last zero counts.
+        return f'write "{written if written is not None else _literal(instance)}", with quotes'
+    if isinstance(instance, str):
+        if {"integer", "number"} & set(types) and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", instance):
+            return f"write {instance}, without quotes"
+        if "boolean" in types and instance.lower() in ("true", "false", "yes", "no", "on", "off"):
+            return f"write {'true' if instance.lower() in ('true', 'yes', 'on') else 'false'}, without quotes"
+    if types == ["array"]:
+        return 'begin each item with "- "' if isinstance(instance, dict) else f"write [{_literal(instance)}]"
+    if "integer" in types and isinstance(instance, float):
+        return f"write {round(instance)}"
+    return ""
+
+
+def _out_of_range(path: Path, kind: Any, instance: Any) -> Fault:
+    limit = _literal(kind.limit)
+    bound, hint = {
+        "minimum": ("at least", f"write {limit} or more"),
+        "maximum": ("at most", f"write {limit} or less"),
+        "exclusiveMinimum": ("more than", f"write more than {limit}"),
+        "exclusiveMaximum": ("less than", f"write less than {limit}"),
+    }[kind.name]
+    message = f"{_what(path)} must be {bound} {limit}, and this is {_literal(instance)}"
+    return Fault(path, "schema/range", message, hint)
+
+
+def _repeated(items: list[Any]) -> int:
+    seen: list[Any] = []
+    for index, item in enumerate(items):
+        if item in seen:
+            return index
+        seen.append(item)
+    return 0
+
+
+# -- the types' errors ------------------------------------------------------------------------------------------
+
+
+def of_types(error: TypesError, value: Any, path: Path) -> Iterator[Fault]:
+    """The faults of one spec, at `path` of the document, that only the types can see."""
+    details = error.errors(include_url=False, include_input=False)
+    # The JSON Schema has let the spec pass, so whatever is not from a validator of ours is an alternative of a
+    # union that was not meant.
+    ours = [detail for detail in details if "/" in detail["type"]]
+    for detail in ours or details:
+        context: Mapping[str, Any] = detail.get("ctx", {})
+        below = [*detail["loc"]]
+        if context.get("at") is not None:
+            below.append(context["at"])
+        where = _walk(value, path, below)
+        if ours:
+            yield Fault(where, detail["type"], context["message"], context["hint"])
+        else:
+            yield Fault(where, "schema/invalid", f"{_what(where)} is not valid ({detail['msg']})")
+
+
+def _walk(value: Any, path: Path, steps: Iterable[str | int]) -> Path:
+    """The path that pydantic's location means.
+
+    It names the alternatives of unions, and positions in what a validator has rearranged; neither is in the
+    document.
+    """
+    for step in path:
+        value = value[step]
+    for step in steps:
+        inside = step in value if isinstance(value, dict) else isinstance(step, int) and isinstance(value, list)
+        if inside and (isinstance(value, dict) or int(step) < len(value)):
+            path, value = (*path, step), value[step]
+    return path
+
+
+# -- words ------------------------------------------------------------------------------------------------------
+
+
+def sentence(message: str) -> str:
+    """With a full stop, and with a capital letter unless it begins with something from the spec."""
+    first = message.split(" ", 1)[0]
+    return f"{message[:1].upper() + message[1:] if first in _ORDINARY_WORDS else message}."
+
+
+def listed(names: Sequence[str]) -> str:
+    """For a sentence: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+_ORDINARY_WORDS = frozenset(["a", "an", "athena", "item", "no", "the", "there", "two", "where", "with"])
+
+
+def _what(path: Path) -> str:
+    """What people call a node: its key, or its place in a list."""
+    if not path:
+        return "the document"
+    if isinstance(path[-1], int):
+        return f"item {path[-1] + 1} of {path[-2]}" if len(path) > 1 else f"item {path[-1] + 1}"
+    return path[-1]
+
+
+def _of(path: Path) -> str:
+    """Of which mapping, where it has a name."""
+    named = [step for step in path if isinstance(step, str)]
+    if not named or named[-1] == "spec":
+        return ""
+    if len(path) == 3 and named[-1] in KINDS:
+        return f" in this {KINDS[named[-1]][0]}"
+    return f" in {named[-1]}"
+
+
+def _shown(value: Any) -> str:
+    return quoted(value if isinstance(value, str) else _literal(value))
+
+
+def _literal(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """The candidate that was probably meant; "" for none."""
+    by_lower = {name.lower().replace("-", "_"): name for name in candidates}
+    lowered = word.lower().replace("-", "_")
+    if lowered in by_lower:
+        return by_lower[lowered]
+    if close := get_close_matches(lowered, by_lower, n=1):
+        return by_lower[close[0]]
+    holding = [low for low in by_lower if lowered in low] if len(lowered) > 2 else []
+    return by_lower[holding[0]] if len(holding) == 1 else ""
+
+
+def _one_of(word: str, candidates: list[str], known: list[str]) -> str:
+    if meant := nearest(word, candidates):
+        return f"write {meant}"
+    return f"one of {', '.join(known)}" if known and sum(map(len, known)) < 300 else ""
+
+
+def _form(value: Any, node: Mapping[str, Any]) -> str:
+    """What to write for text that does not match the pattern."""
+    pattern = str(node.get("pattern", ""))
+    if isinstance(value, str) and len(value) <= 253:
+        plain = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")
+        for candidate in (value.strip(), value.lower(), plain, plain.replace("-", "_")):
+            if candidate and _matches(pattern, candidate):
+                return f"write {candidate}"
+    if examples := node.get("examples"):
+        return f"such as {_literal(examples[0])}"
+    return f"it must match {pattern}"
+
+
+def _matches(pattern: str, text: str) -> bool:
+    return _matcher(pattern).is_valid(text)
+
+
+@lru_cache(maxsize=256)
+def _matcher(pattern: str) -> Validator:
+    # Not by `re`: some patterns would take it exponential time, and not all `$` mean the same.
+    return validator_for({"pattern": pattern})
+
+
+def _example(node: Mapping[str, Any], key: str) -> str:
+    """`key: value`, as it could be written."""
+    described = node.get("properties", {}).get(key, {})
+    const = [described["const"]] if "const" in described else []
+    examples = described.get("examples") or described.get("enum") or const
+    return f"write {key}: {_literal(examples[0])}" if examples else ""
+
+
+def _node(schema: Mapping[str, Any], path: Iterable[str | int]) -> Mapping[str, Any]:
+    """The part of the schema at a path."""
+    node: Any = schema
+    for step in path:
+        node = node[step]
+    return node if isinstance(node, Mapping) else {}
