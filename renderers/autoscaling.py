@@ -20,7 +20,7 @@ from renderers.manifest import Manifest, object_id
 from renderers.metrics import DURATION, REQUESTS, pods_of
 from renderers.notes import Note, Refused
 from renderers.regex import compile_re2
-from renderers.served import Served, is_autoscaled, served
+from renderers.served import Served, prometheus_of, served
 from renderers.serving import CONTAINER
 from renderers.template import Template
 from schemas.autoscaling import PERCENTILES, AutoScaleConfig, PrometheusTrigger
@@ -40,7 +40,7 @@ def render(unit: Unit, facts: Facts) -> list[Manifest]:
     manifests: list[Manifest] = []
     for one in served(unit, facts):
         config = one.variation.spec.deployment.auto_scale_config
-        if config is None or not is_autoscaled(one.variation.spec, environment):
+        if config is None:
             continue
         _refuse_what_cannot_work(one, config, environment)
         body = _SCALED_OBJECT(
@@ -67,7 +67,7 @@ def notes(unit: Unit, facts: Facts) -> list[Note]:
     for one in served(unit, facts):
         spec = one.variation.spec
         config = spec.deployment.auto_scale_config
-        if config is None or not is_autoscaled(spec, unit.environment.spec):
+        if config is None:
             continue
         what = f"variation {spec.name} of {spec.model}"
         told += [Note(one.variation.origin, f"{what}: {text}") for text in _surprises(config)]
@@ -99,7 +99,7 @@ def _surprises(config: AutoScaleConfig) -> list[str]:
 
 def _refuse_what_cannot_work(one: Served, config: AutoScaleConfig, environment: Environment) -> None:
     origin, what = one.variation.origin, f"variation {one.variation.spec.name} of {one.variation.spec.model}"
-    if environment.prometheus_url is None:
+    if prometheus_of(environment) is None:
         raise Refused(
             origin,
             "autoscaling/no-prometheus",
@@ -144,7 +144,7 @@ def _trigger(one: Served, number: int, environment: Environment) -> dict[str, An
         "metricType": "AverageValue" if in_front or trigger.aggregation_type == "sum" else "Value",
         "useCachedMetrics": True,
         "metadata": {
-            "serverAddress": environment.prometheus_url,
+            "serverAddress": prometheus_of(environment),
             "query": query,
             "threshold": _number(trigger.threshold),
             # What is measured at the pods says nothing while there are none, and an idle pod is never at 0 % CPU: of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ class BuildId(NamedTuple):
         return self.id[:8]
 
 
+@lru_cache(maxsize=8192)  # each of a model's renderers asks for it
 def build_id(spec: BuildSpecification, model: str, commit: str | None, *, branch: str | None = None) -> BuildId:
     """The id of a build of `model` at `commit`; with no commit, a provisional one made of the branch.
 

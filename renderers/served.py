@@ -77,6 +77,13 @@ def traffic_of(variation: Variation, unit: Unit) -> tuple[Traffic, ...]:
     return (Traffic(),) if len(unit.variations) == 1 else ()
 
 
-def is_autoscaled(variation: Variation, environment: Environment) -> bool:
-    """Whether something else than the Deployment says how many pods there are. The embedded data plane has no KEDA."""
-    return variation.deployment.auto_scale_config is not None and environment.data_plane.type != "embedded"
+def is_autoscaled(variation: Variation) -> bool:
+    """Whether something else than the Deployment says how many pods there are."""
+    return variation.deployment.auto_scale_config is not None
+
+
+def prometheus_of(environment: Environment) -> str | None:
+    """The Prometheus of an environment. That of the embedded data plane is on this machine, unless it says otherwise."""
+    if environment.prometheus_url is None and environment.data_plane.type == "embedded":
+        return "http://127.0.0.1:9090"
+    return environment.prometheus_url

@@ -94,14 +94,6 @@ def notes(unit: Unit, facts: Facts) -> list[Note]:
                     f"known here, so the id {one.identity.short} in its names is provisional",
                 )
             )
-        if spec.deployment.auto_scale_config is not None and not is_autoscaled(spec, environment):
-            told.append(
-                Note(
-                    one.variation.origin,
-                    f"variation {spec.name} of {spec.model} keeps the number of pods {_replicas(one, environment)} in "
-                    f"{environment.name}: the embedded data plane does not scale",
-                )
-            )
     return told
 
 
@@ -134,7 +126,7 @@ def _deployment(one: Served, environment: Environment, account: str) -> Body:
         namespace=environment.namespace_name,
         labels=one.labels("serving", environment),
         annotations=one.annotations(),
-        replicas=_replicas(one, environment),
+        replicas=_replicas(one),
         progress_deadline=timeout,
         min_ready=MIN_READY_SECONDS,
         selector=names.selector(spec.model, one.name),
@@ -163,14 +155,10 @@ def _deployment(one: Served, environment: Environment, account: str) -> Body:
     )
 
 
-def _replicas(one: Served, environment: Environment) -> int | None:
+def _replicas(one: Served) -> int | None:
     """None where KEDA says how many: server-side apply would take the field from it without a conflict."""
     deployment = one.variation.spec.deployment
-    if is_autoscaled(one.variation.spec, environment):
-        return None
-    if deployment.auto_scale_config is not None:
-        return max(deployment.auto_scale_config.min_replica_count, 1)
-    return deployment.number_of_pods
+    return None if is_autoscaled(one.variation.spec) else deployment.number_of_pods
 
 
 def _arguments(one: Served) -> list[str]:

@@ -1,14 +1,12 @@
 """Audiences: named groups of requests, told apart by their headers."""
 
-from __future__ import annotations
-
 import re
 from decimal import Decimal
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from schemas.base import DisplayName, Many, SpecModel, Text, refuse
+from schemas.base import DisplayName, Many, SpecModel, Text, refuse, shared
 
 #: The platform's operators, by its own names.
 TextOperator = Literal[
@@ -112,7 +110,7 @@ class UnaryCondition(SpecModel):
     """True: the header is present and the comparison fails. A missing header matches nothing but ABSENT."""
 
     @model_validator(mode="after")
-    def _operand_fits_operator(self) -> UnaryCondition:
+    def _operand_fits_operator(self) -> Self:
         _check_key(self.key)
         if self.operator in PRESENCE_OPERATORS:
             # The platform wants the key `operand` even where it ignores it, so a text is let through.
@@ -164,7 +162,7 @@ class BinaryCondition(SpecModel):
     """True: the header is present and its value is outside the range, or no number."""
 
     @model_validator(mode="after")
-    def _is_a_range(self) -> BinaryCondition:
+    def _is_a_range(self) -> Self:
         _check_key(self.key)
         _check_decimal(self.first_operand, "first_operand")
         _check_decimal(self.second_operand, "second_operand")
@@ -195,5 +193,5 @@ class Audience(SpecModel):
     """For people."""
     priority: Annotated[int, Field(ge=0, le=10_000)] = 100
     """Lower is tried first. Two audiences of one model that can match the same request need different ones."""
-    conditions: Conditions = Conditions()
+    conditions: Conditions = shared(Conditions)
     """None at all: everybody."""

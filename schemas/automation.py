@@ -1,10 +1,8 @@
 """Automations: when a model is built anew, and what a build must achieve to be deployed."""
 
-from __future__ import annotations
-
 import re
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
@@ -31,6 +29,7 @@ from schemas.base import (
     Threshold,
     VariationName,
     refuse,
+    shared,
 )
 from schemas.build import AutomationBuildSpecification, FileType, Parameters
 from schemas.environment import Url
@@ -68,7 +67,7 @@ class ScheduledTrigger(SpecModel):
     """The time zone of `cron`, by its IANA name."""
 
     @model_validator(mode="after")
-    def _cron_or_interval(self) -> ScheduledTrigger:
+    def _cron_or_interval(self) -> Self:
         if (self.cron is None) == (self.interval is None):
             refuse("automation/schedule", "a schedule has exactly one of cron and interval", hint="interval: Daily")
         if self.cron is not None:
@@ -90,7 +89,7 @@ class MetricTrigger(SpecModel):
     """When it is looked at, in UTC."""
 
     @model_validator(mode="after")
-    def _cron_is_sound(self) -> MetricTrigger:
+    def _cron_is_sound(self) -> Self:
         _check_cron(self.override_cron, "override_cron")
         return self
 
@@ -123,7 +122,7 @@ class Trigger(SpecModel):
     """When a person asks."""
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> Trigger:
+    def _exactly_one(self) -> Self:
         given = [key for key in ("scheduled", "metric", "git", "manual") if getattr(self, key) is not None]
         if len(given) != 1:
             refuse(
@@ -164,7 +163,7 @@ class DeploymentCondition(SpecModel):
     """For the query with its retries; then it is held."""
 
     @model_validator(mode="after")
-    def _one_baseline(self) -> DeploymentCondition:
+    def _one_baseline(self) -> Self:
         if (self.threshold is None) == (self.variation is None):
             refuse(
                 "automation/condition",
@@ -218,7 +217,7 @@ class CustomWebhook(SpecModel):
     """What else to send."""
 
     @model_validator(mode="after")
-    def _no_credential_in_the_open(self) -> CustomWebhook:
+    def _no_credential_in_the_open(self) -> Self:
         for name, _ in self.headers:
             if re.search(r"authorization|token|api-?key|secret", name, re.IGNORECASE):
                 refuse(
@@ -241,7 +240,7 @@ class Notification(SpecModel):
     """Anything else."""
 
     @model_validator(mode="after")
-    def _somebody(self) -> Notification:
+    def _somebody(self) -> Self:
         if self.slack is None and self.pagerduty is None and self.custom_webhook is None:
             refuse("notification/nobody", "a notification names slack, pagerduty or custom_webhook")
         return self
@@ -315,7 +314,7 @@ class BatchExecution(SpecModel):
     """The variation whose build and settings are taken."""
     data_specifications: BatchData
     """What is read and written."""
-    execution_specifications: BatchExecutionSpecification = BatchExecutionSpecification()
+    execution_specifications: BatchExecutionSpecification = shared(BatchExecutionSpecification)
     """How it runs."""
 
 
@@ -351,7 +350,7 @@ class Automation(SpecModel):
     """Told after a run that failed."""
 
     @model_validator(mode="after")
-    def _one_action(self) -> Automation:
+    def _one_action(self) -> Self:
         if (self.build_spec is None) == (self.batch_execution is None):
             both = self.build_spec is not None
             refuse(
@@ -371,4 +370,3 @@ class Automation(SpecModel):
                 "automation/condition", "a condition without deployment_spec decides nothing", at="deployment_condition"
             )
         return self
-

@@ -1,9 +1,7 @@
 """Autoscaling: how many pods serve a variation, by a metric that Prometheus has."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -34,7 +32,7 @@ class PrometheusTrigger(SpecModel):
     """For `error_rate`: which status codes count, as a regular expression. The default counts 400 and above."""
 
     @model_validator(mode="after")
-    def _aggregation_fits_metric(self) -> PrometheusTrigger:
+    def _aggregation_fits_metric(self) -> Self:
         if self.aggregation_type in PERCENTILES and self.metric_type != "latency":
             refuse(
                 "autoscaling/aggregation",
@@ -89,7 +87,7 @@ class AutoScaleConfig(SpecModel):
         return _nested_triggers(value)
 
     @model_validator(mode="after")
-    def _bounds_and_waking(self) -> AutoScaleConfig:
+    def _bounds_and_waking(self) -> Self:
         if self.min_replica_count > self.max_replica_count:
             refuse(
                 "autoscaling/bounds",

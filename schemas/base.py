@@ -5,11 +5,10 @@ say (type, enum, pattern, range) is said by the annotation, and only what it can
 calls `refuse`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import (
@@ -36,7 +35,6 @@ class SpecModel(BaseModel):
         extra="forbid",
         defer_build=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
         protected_namespaces=(),
     )
 
@@ -48,6 +46,14 @@ def refuse(rule: str, message: str, *, at: str | int | None = None, hint: str = 
     write instead.
     """
     raise PydanticCustomError(rule, "{message}", {"message": message, "at": at, "hint": hint})
+
+
+def shared(model: type[BaseModel]) -> Any:
+    """The default of a field whose type has defaults only: one frozen value for all, made when first needed.
+
+    A value made in the class body would build its validator at import, which every start of the command would pay.
+    """
+    return Field(default_factory=cache(model))
 
 
 T = TypeVar("T")

@@ -1,9 +1,7 @@
 """Builds: a model's code at a commit, made into an artifact."""
 
-from __future__ import annotations
-
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -22,6 +20,7 @@ from schemas.base import (
     Text,
     TextMap,
     refuse,
+    shared,
 )
 from schemas.resources import Resources
 
@@ -71,7 +70,7 @@ class BuildSpecification(SpecModel):
     """Other folders of the repository that the model imports."""
     base_image: Image | None = None
     """The image that the build runs in; none: Trueup's builder for CPU or GPU."""
-    resources: Resources = Resources()
+    resources: Resources = shared(Resources)
     """What the build may use."""
     gpu_compatible: bool = False
     """True: a GPU base image although the build itself uses none."""
@@ -100,7 +99,7 @@ class BuildSpecification(SpecModel):
     """Minutes for the build as a whole, waiting for a machine included."""
 
     @model_validator(mode="after")
-    def _repository_is_sound(self) -> BuildSpecification:
+    def _repository_is_sound(self) -> Self:
         _, _, folder = self.git_uri.partition("#")
         if _UPWARDS.search(folder) or folder.startswith("/"):
             refuse(
@@ -159,7 +158,7 @@ class Build(BuildSpecification):
     """For people."""
 
     @model_validator(mode="after")
-    def _branch_or_commit(self) -> Build:
+    def _branch_or_commit(self) -> Self:
         if self.git_branch and self.git_commit:
             refuse("build/two-revisions", "git_branch and git_commit exclude each other", at="git_commit")
         if self.git_branch:
@@ -179,7 +178,7 @@ class AutomationBuildSpecification(BuildSpecification):
     """Its newest commit is built."""
 
     @model_validator(mode="after")
-    def _branch(self) -> AutomationBuildSpecification:
+    def _branch(self) -> Self:
         check_branch(self.git_branch)
         return self
 

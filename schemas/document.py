@@ -1,7 +1,5 @@
 """The envelope: what a file of specs looks like from the outside."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 from pydantic import Field

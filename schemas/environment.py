@@ -1,10 +1,8 @@
 """Environments: where models are built and served, and in which order they are promoted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -24,6 +22,7 @@ from schemas.base import (
     SpecModel,
     TextMap,
     refuse,
+    shared,
 )
 from schemas.resources import InstanceName
 
@@ -50,7 +49,7 @@ class DataPlane(SpecModel):
     """A Secret in the reconciler's namespace whose key `kubeconfig` reaches another cluster."""
 
     @model_validator(mode="after")
-    def _embedded_has_no_cluster(self) -> DataPlane:
+    def _embedded_has_no_cluster(self) -> Self:
         if self.type == "embedded" and (self.context or self.kubeconfig_secret):
             at = "context" if self.context else "kubeconfig_secret"
             refuse("environment/data-plane", "the embedded data plane is this machine", at=at, hint="type: kubernetes")
@@ -91,7 +90,7 @@ class Analytics(SpecModel):
     """How long one query may take."""
 
     @model_validator(mode="after")
-    def _engine_has_what_it_needs(self) -> Analytics:
+    def _engine_has_what_it_needs(self) -> Self:
         if self.engine == "athena" and self.database is None:
             refuse("environment/analytics", "athena needs a database", at="engine", hint="database: trueup")
         if (self.engine == "sqlalchemy") != (self.url_secret is not None):
@@ -143,7 +142,7 @@ class Toleration(SpecModel):
     """How long a pod stays, with NoExecute."""
 
     @model_validator(mode="after")
-    def _as_kubernetes_wants(self) -> Toleration:
+    def _as_kubernetes_wants(self) -> Self:
         if self.operator == "Exists" and self.value is not None:
             refuse("environment/toleration", "a toleration with operator Exists has no value", at="value")
         if self.operator == "Equal" and self.key is None:
@@ -168,7 +167,7 @@ class InstanceTemplate(SpecModel):
     """Labels that the nodes must have."""
 
     @model_validator(mode="after")
-    def _amount_of_something(self) -> InstanceTemplate:
+    def _amount_of_something(self) -> Self:
         if self.gpu_amount is not None and self.gpu_type is None:
             refuse("resources/gpu", "gpu_amount needs a gpu_type", at="gpu_amount")
         return self
@@ -241,7 +240,7 @@ class Environment(SpecModel):
     """One place where models run: a namespace of a cluster."""
 
     name: DnsLabel
-    data_plane: Annotated[DataPlane, BeforeValidator(_data_plane)] = DataPlane()
+    data_plane: Annotated[DataPlane, BeforeValidator(_data_plane)] = shared(DataPlane)
     """The cluster; none named: the embedded data plane of this machine."""
     namespace: DnsLabel | None = None
     """Its namespace, which no other environment of that cluster may have; none: the environment's name."""
@@ -258,9 +257,9 @@ class Environment(SpecModel):
     ) = None
     """Where artifacts, metrics and inference logs are kept. None: a folder of the embedded data plane; a cluster
     needs one."""
-    analytics: Analytics = Analytics()
+    analytics: Analytics = shared(Analytics)
     """The SQL engine over it."""
-    gateway: Gateway = Gateway()
+    gateway: Gateway = shared(Gateway)
     """Where predictions come in."""
     prometheus_url: Url | None = None
     """Needed by autoscaling and by checks of a canary."""
@@ -268,9 +267,9 @@ class Environment(SpecModel):
     """A build must be verified in these environments before it may come here."""
     approval: Literal["automatic", "manual"] = "automatic"
     """`manual`: a person approves each promotion into this environment."""
-    defaults: Defaults = Defaults()
+    defaults: Defaults = shared(Defaults)
     """For builds and deployments that say nothing."""
-    quota: Quota = Quota()
+    quota: Quota = shared(Quota)
     """Bounds of the namespace."""
     suspended: bool = False
     """True: nothing here is changed, and nothing is removed."""
@@ -281,7 +280,7 @@ class Environment(SpecModel):
         return self.namespace or self.name
 
     @model_validator(mode="after")
-    def _namespace_is_free(self) -> Environment:
+    def _namespace_is_free(self) -> Self:
         namespace = self.namespace_name
         if namespace in RESERVED_NAMESPACES or namespace.startswith("kube-"):
             at = "namespace" if self.namespace else "name"

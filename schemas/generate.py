@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import sys
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +16,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from schemas import audience, automation, autoscaling, build, document, environment, resources, variation
+from schemas.base import SpecModel
 from schemas.document import KINDS, Document
 
+#: Where the types are.
+MODULES = (resources, autoscaling, audience, environment, build, variation, automation, document)
 FOLDER = Path(__file__).parent
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 #: Names the schema; nothing is ever fetched from there.
@@ -39,6 +48,37 @@ class SpecJsonSchema(GenerateJsonSchema):
         return described
 
 
+@cache
+def _describe() -> None:
+    """Gives each field the docstring below it as its description.
+
+    pydantic can do that itself, by reading the source of every class at every import; only this program needs it.
+    """
+    for module in MODULES:
+        tree = ast.parse(inspect.getsource(module))
+        for node in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            model = getattr(module, node.name)
+            if not issubclass(model, SpecModel):
+                continue
+            for statement, following in pairwise(node.body):
+                if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr):
+                    assert isinstance(statement.target, ast.Name)
+                    field = model.model_fields[statement.target.id]
+                    said = inspect.cleandoc(ast.literal_eval(following.value))
+                    # Of the field, and then of its type: "Where it is served. A DNS label (RFC 1123)."
+                    field.description = f"{said} {field.description}" if field.description else said
+    for base, derived in _descent(SpecModel):
+        for name, field in base.model_fields.items():
+            derived.model_fields[name].description = derived.model_fields[name].description or field.description
+
+
+def _descent(model: type[BaseModel]) -> Iterator[tuple[type[BaseModel], type[BaseModel]]]:
+    """Each pair of a model and one that is derived from it, from the top down."""
+    for derived in model.__subclasses__():
+        yield model, derived
+        yield from _descent(derived)
+
+
 def json_schema(model: type[BaseModel], name: str) -> dict[str, Any]:
     """The JSON Schema of one type, with `$schema` and `$id` first."""
     generated = model.model_json_schema(schema_generator=SpecJsonSchema, mode="validation")
@@ -62,6 +102,7 @@ def _tidy(node: Any) -> None:
 
 def files() -> dict[str, str]:
     """File name -> text of every schema: the whole document's, and one per kind."""
+    _describe()
     schemas = {"document": json_schema(Document, "document")}
     schemas |= {word: json_schema(model, word) for word, model in KINDS.values()}
     return {f"{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}

@@ -407,6 +407,11 @@ _SLIPS = (
     _Slip("parsing a flow sequence", "The list that begins here is not closed", 'check for "," and "]"', True),
     _Slip("parsing a flow mapping", "The mapping that begins here is not closed", 'check for "," and "}"', True),
     _Slip(
+        "parsing a flow node",
+        "A value is missing here, or a list or mapping is not closed",
+        'check for ",", "]" and "}"',
+    ),
+    _Slip(
         "while parsing a block mapping",
         "This does not fit into the mapping around it",
         "indent it like the keys beside it; quote a value as a whole or not at all",

@@ -1,8 +1,6 @@
 """What a container may use, as builds, deployments and batch executions say it."""
 
-from __future__ import annotations
-
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import AliasChoices, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -40,7 +38,7 @@ class Resources(SpecModel):
     """An instance template."""
 
     @model_validator(mode="after")
-    def _one_family(self) -> Resources:
+    def _one_family(self) -> Self:
         families = {
             "cpu and memory": self.cpu is not None or self.memory is not None,
             "gpu_type and gpu_amount": self.gpu_type is not None or self.gpu_amount is not None,

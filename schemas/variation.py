@@ -1,10 +1,8 @@
 """Variations: a build of a model as it is served, and its share of the traffic."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -30,6 +28,7 @@ from schemas.base import (
     VariationName,
     refuse,
     seconds,
+    shared,
 )
 from schemas.resources import GpuResources, InstanceName
 
@@ -111,7 +110,7 @@ class Check(SpecModel):
     """How far back the metric looks."""
 
     @model_validator(mode="after")
-    def _metric_or_query(self) -> Check:
+    def _metric_or_query(self) -> Self:
         if (self.metric is None) == (self.query is None):
             refuse("rollout/check", "a check has exactly one of metric and query", hint="metric: error_rate")
         return self
@@ -130,7 +129,7 @@ class Canary(SpecModel):
     """The rollout as a whole; then as on_failure says."""
 
     @model_validator(mode="after")
-    def _weights_rise(self) -> Canary:
+    def _weights_rise(self) -> Self:
         weights = [step.weight for step in self.steps]
         if weights != sorted(set(weights)):
             refuse("rollout/steps", "the weights of the steps must rise", at="steps", hint="such as 5, 25, 50")
@@ -194,7 +193,7 @@ class Variation(SpecModel):
     """The build that it serves: pinned, until a commit says otherwise."""
     automation: DisplayName | None = None
     """The automation whose newest promoted build it serves."""
-    deployment: DeploymentSpecification = DeploymentSpecification()
+    deployment: DeploymentSpecification = shared(DeploymentSpecification)
     """How it is served."""
     traffic: Annotated[Many[Traffic], Field(max_length=64)] | None = None
     """Its shares. None given: everybody, if the model has no other variation there; otherwise nothing."""
@@ -208,7 +207,7 @@ class Variation(SpecModel):
     """True: a plan that removes it or changes its traffic needs approval."""
 
     @model_validator(mode="after")
-    def _one_source_and_sound_overrides(self) -> Variation:
+    def _one_source_and_sound_overrides(self) -> Self:
         if (self.build is None) == (self.automation is None):
             both = self.build is not None
             refuse(
@@ -231,7 +230,7 @@ class Variation(SpecModel):
                 refuse("variation/override", "the builds come from an automation", at="environment_overrides")
         return self
 
-    def in_environment(self, environment: str) -> Variation:
+    def in_environment(self, environment: str) -> Self:
         """The variation as it is in one environment: its override laid over it."""
         for name, override in self.environment_overrides:
             if name == environment:

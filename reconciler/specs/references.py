@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from reconciler.specs.places import Places
-from reconciler.specs.typed import Found, Typed
+from reconciler.specs.typed import Found, Typed, plain_name
 from reconciler.specs.wording import nearest, sentence
 from renderers import audiences
 from renderers.catalog import Catalog, Placed, promotion_order, units
@@ -63,7 +63,7 @@ class Specs:
             return
         spec = dropped.spec
         if isinstance(spec, Variation) or (isinstance(spec, Automation) and spec.deployment_spec is not None):
-            self.doubtful_models.add(spec.model)
+            self.doubtful_models.add(plain_name(spec.model))
 
     def drop_doubtful_models(self) -> None:
         """Leaves out every model of which something is missing that decides about the rest."""
@@ -72,7 +72,7 @@ class Specs:
                 self.drop(key)
 
     def _is_doubtful(self, spec: SpecModel) -> bool:
-        return isinstance(spec, Build | Variation | Automation) and spec.model in self.doubtful_models
+        return isinstance(spec, Build | Variation | Automation) and plain_name(spec.model) in self.doubtful_models
 
     def catalog(self) -> Catalog:
         """What is left."""
@@ -97,7 +97,7 @@ def check(typed: Typed, places: Places) -> Specs:
             *_contradictions(found, specs, deployed_to, places),
         ]
         specs.problems += problems
-        if problems:
+        if any(problem.severity == "error" for problem in problems):
             broken.add(key)
     broken |= _circles(specs, places) | _shared_namespaces(specs, places)
     for key in broken:
@@ -195,7 +195,7 @@ def _unknown(
 ) -> Iterator[Problem]:
     for path, key, _ in references:
         kind, model, name = key
-        if key in defined or name in doubtful:
+        if key in defined or plain_name(name) in doubtful:
             continue
         word = KINDS[kind][0]
         known = sorted(other for one, of, other in defined if (one, of) == (kind, model))
@@ -253,10 +253,15 @@ def _wrong_target(
             hint = "give each automation a variation of its own"
             yield places.problem(found.site, path, "reference/two-automations", message, hint)
         return
-    if variation.spec.automation != spec.name:
-        serves = f'the build "{variation.spec.build}"' if variation.spec.build else f'"{variation.spec.automation}"'
-        message = f"{_called(key)} serves {serves} and not this automation."
-        hint = f"write automation: {spec.name} in the variation, or another variation_name here"
+    hint = f"write automation: {spec.name} in the variation, or another variation_name here"
+    if variation.spec.build is not None:
+        # A pin is how a person stops promotions for a while; the automation goes on building.
+        message = (
+            f'{_called(key)} is pinned to the build "{variation.spec.build}": nothing is promoted to it meanwhile.'
+        )
+        yield places.problem(found.site, path, "reference/pinned", message, hint, severity="warning")
+    elif variation.spec.automation != spec.name:
+        message = f'{_called(key)} serves "{variation.spec.automation}" and not this automation.'
         yield places.problem(found.site, path, "reference/served-otherwise", message, hint)
     for index, environment in enumerate(target.environments):
         if environment not in variation.spec.environments:
@@ -336,7 +341,7 @@ def _local_repositories(specs: Specs, places: Places) -> None:
             specs.problems.append(
                 places.problem(found.site, path, "build/local-repository", message, "write an https or ssh address")
             )
-            specs.doubtful_models.add(spec.model)
+            specs.doubtful_models.add(plain_name(spec.model))
     specs.drop_doubtful_models()
 
 

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 
 from reconciler.specs.places import Places
 from reconciler.specs.references import Specs
-from reconciler.specs.typed import Found
+from reconciler.specs.typed import Found, plain_name
 from reconciler.specs.wording import listed
 from renderers.audiences import disjoint
 from renderers.catalog import Placed, Unit, units
 from schemas.problem import Path, Severity
 from schemas.variation import Traffic, Variation
+
+#: So many audiences of one priority are compared with each other; more would take minutes.
+COMPARED = 50
 
 
 class Finding(NamedTuple):
@@ -34,7 +37,7 @@ def check(specs: Specs, places: Places) -> None:
         for finding in _findings(unit, specs):
             environments.setdefault(finding, []).append(unit.environment.spec.name)
             if finding.severity == "error":
-                specs.doubtful_models.add(unit.model)
+                specs.doubtful_models.add(plain_name(unit.model))
     for finding, names in environments.items():
         found, path, rule, message, hint, severity = finding
         message = message.replace("{where}", listed(names))
@@ -122,7 +125,14 @@ def _same_priority(unit: Unit, specs: Specs) -> Iterator[Finding]:
     One without conditions is always tried after those of its priority that have some (`audiences.in_order`).
     """
     placed = sorted(unit.audiences.values(), key=lambda audience: (audience.spec.priority, audience.spec.name))
-    for priority, same in groupby(placed, key=lambda audience: audience.spec.priority):
+    for priority, group in groupby(placed, key=lambda audience: audience.spec.priority):
+        same = list(group)
+        if len(same) > COMPARED:
+            found = specs.found["audiences", "", same[COMPARED].spec.name]
+            message = f"{len(same)} audiences of {unit.model} in {{where}} have the same priority {priority}."
+            hint = f"give them priorities; {COMPARED} of them at most may have the same"
+            yield Finding(found, ("priority",), "traffic/audience-order", message, hint)
+            continue
         for first, second in combinations(same, 2):
             if bool(_conditions(first)) != bool(_conditions(second)) or disjoint(first.spec, second.spec):
                 continue

@@ -23,6 +23,7 @@ from schemas.document import KINDS
 from schemas.problem import Path, Problem
 from schemas.reader import Document
 from schemas.reader import read as read_yaml
+from schemas.variation import Variation
 
 S_co = TypeVar("S_co", bound=SpecModel, covariant=True)
 
@@ -43,16 +44,17 @@ class Found(Generic[S_co]):
 
     @property
     def placed(self) -> Placed[S_co]:
-        """As a catalog holds it."""
-        return Placed(self.spec, Origin(self.site.file, self.site.line, KINDS[self.kind][0], self.name))
+        """As a catalog holds it. A variation is called by its model too: every model may have a `default`."""
+        name = f"{self.spec.model}/{self.name}" if isinstance(self.spec, Variation) else self.name
+        return Placed(self.spec, Origin(self.site.file, self.site.line, KINDS[self.kind][0], name))
 
 
 @dataclass(slots=True)
 class Typed:
     """What is in the files, each spec by itself.
 
-    `doubtful` are all names that the unreadable parts mention: whether one of them exists cannot be said.
-    `doubtful_models` are the models that may lack a variation because of it.
+    `doubtful` are all names that the unreadable parts mention, as `plain_name` has them: whether one of them
+    exists cannot be said. `doubtful_models` are the models that may lack a variation because of it.
     """
 
     found: list[Found[SpecModel]] = field(default_factory=list)
@@ -73,9 +75,9 @@ def read(files: Mapping[str, bytes], places: Places) -> Typed:
             if reading.whole or isinstance(document.value, dict):
                 unread |= not _read_document(typed, file, number, document, places)
         if unread:
-            words = _WORD.findall(files[file].decode(errors="replace"))
-            typed.doubtful.update(words)
-            typed.doubtful_models.update(words)
+            words = plain_names(_WORD.findall(files[file].decode(errors="replace")))
+            typed.doubtful |= words
+            typed.doubtful_models |= words
     return typed
 
 
@@ -94,9 +96,10 @@ def _read_document(typed: Typed, file: str, number: int, document: Document, pla
         typed.problems += [fault.problem(file, marked) for fault in faults]
     if not isinstance(value, dict) or value.get("api_version") != "v1" or not isinstance(value.get("spec"), dict):
         return False
+    broken_specs = {path[:3] for path in broken}
     for path, raw in _specs(value["spec"]):
         kind = str(path[1])
-        if any(bad[: len(path)] == path for bad in broken):
+        if path in broken_specs:
             _doubt(typed, raw, kind)
             continue
         try:
@@ -123,12 +126,22 @@ def _specs(spec: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
 
 
 def _doubt(typed: Typed, raw: Any, kind: str) -> None:
-    names = set(_texts(raw))
+    names = plain_names(_texts(raw))
     typed.doubtful |= names
     if kind in ("builds", "audiences", "environments"):
         return  # what serves or names one of them is left out for it
     model = raw.get("model") if isinstance(raw, dict) else None
-    typed.doubtful_models |= {model} if isinstance(model, str) else names
+    typed.doubtful_models |= plain_names([model]) if isinstance(model, str) else names
+
+
+def plain_names(names: Iterable[str]) -> set[str]:
+    """The names without what people get wrong in them: whoever writes Churn_1 means churn-1."""
+    return {plain_name(name) for name in names}
+
+
+def plain_name(name: str) -> str:
+    """One name without what people get wrong in it."""
+    return name.lower().replace("_", "-").replace(".", "-")
 
 
 def _texts(value: Any) -> Iterator[str]:

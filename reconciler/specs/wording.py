@@ -46,12 +46,14 @@ def in_words(errors: Iterable[SchemaError], schema: Mapping[str, Any], document:
     """The faults of a document, one for each mistake."""
     faults = [fault for error in errors for fault in _faults(error, schema, document)]
     renamed = {(f.path[:-1], f.hint) for f in faults if f.rule == "schema/unknown-field"}
-    wrong_types = {fault.path for fault in faults if fault.rule == "schema/type"}
+    values = {fault.path for fault in faults if fault.rule == "schema/value"}
+    types = {fault.path for fault in faults if fault.rule == "schema/type"} - values
     return [
         fault
         for fault in faults
-        # A value of the wrong type mostly has a wrong form or size as well.
-        if (fault.rule == "schema/type" or fault.path not in wrong_types)
+        # What may stand here says more than its type; a wrong type mostly has a wrong form or size as well.
+        if (fault.rule == "schema/value" or fault.path not in values)
+        and (fault.rule == "schema/type" or fault.path not in types)
         # A key with a slip in it is unknown, and missing under its right name.
         and (fault.rule != "schema/missing-field" or (fault.path[:-1], f"write {fault.path[-1]}") not in renamed)
     ]
@@ -129,21 +131,20 @@ def _alternatives(
     document: Document,
 ) -> Iterator[Fault]:
     """The faults of the alternative that was meant: the one that the value has the type of."""
-    faults = [in_words(errors, schema, document) for errors in branches]
-    meant = [branch for branch in faults if not any(f.path == path and f.rule == "schema/type" for f in branch)]
-    values = [f for branch in faults for f in branch if f.path == path and f.rule == "schema/value"]
-    if len(meant) == 1:
+    wrong = [
+        [e.kind for e in errors if isinstance(e.kind, Kind.Type) and tuple(e.instance_path) == path]
+        for errors in branches
+    ]
+    meant = [in_words(errors, schema, document) for errors, kinds in zip(branches, wrong, strict=True) if not kinds]
+    if not meant:
+        yield _wrong_type(path, [name for kinds in wrong for kind in kinds for name in kind.types], instance, document)
+    elif len(meant) == 1:
         yield from meant[0]
-    elif values:
-        yield values[0]
     elif missing := [str(f.path[-1]) for branch in meant for f in branch if f.rule == "schema/missing-field"]:
         message = f"{' or '.join(missing)} is missing{_of(path)}"
         yield Fault((*path, missing[0]), "schema/missing-field", message, f"write {' or '.join(missing)}")
-    elif meant:
-        yield Fault(path, "schema/one-of", f"{_what(path)} has none of its possible forms")
     else:
-        types = [kind for errors in branches for e in errors if isinstance(e.kind, Kind.Type) for kind in e.kind.types]
-        yield _wrong_type(path, types, instance, document)
+        yield Fault(path, "schema/one-of", f"{_what(path)} has none of its possible forms")
 
 
 _TYPES = {
@@ -211,11 +212,13 @@ def _out_of_range(path: Path, kind: Any, instance: Any) -> Fault:
 
 
 def _repeated(items: list[Any]) -> int:
-    seen: list[Any] = []
+    """The index of the first item that was there before."""
+    seen: set[str] = set()
     for index, item in enumerate(items):
-        if item in seen:
+        text = json.dumps(item, sort_keys=True)
+        if text in seen:
             return index
-        seen.append(item)
+        seen.add(text)
     return 0
 
 
@@ -225,10 +228,11 @@ def _repeated(items: list[Any]) -> int:
 def of_types(error: TypesError, value: Any, path: Path) -> Iterator[Fault]:
     """The faults of one spec, at `path` of the document, that only the types can see."""
     details = error.errors(include_url=False, include_input=False)
-    # The JSON Schema has let the spec pass, so whatever is not from a validator of ours is an alternative of a
-    # union that was not meant.
+    # The JSON Schema has let the spec pass. So beside an error of our own validators, another one is about an
+    # alternative of a union that was not meant; and one around another is about what that one left.
     ours = [detail for detail in details if "/" in detail["type"]]
-    for detail in ours or details:
+    inner = [d for d in details if not any(o["loc"][: len(d["loc"])] == d["loc"] for o in details if o is not d)]
+    for detail in ours or inner:
         context: Mapping[str, Any] = detail.get("ctx", {})
         below = [*detail["loc"]]
         if context.get("at") is not None:
@@ -237,7 +241,18 @@ def of_types(error: TypesError, value: Any, path: Path) -> Iterator[Fault]:
         if ours:
             yield Fault(where, detail["type"], context["message"], context["hint"])
         else:
-            yield Fault(where, "schema/invalid", f"{_what(where)} is not valid ({detail['msg']})")
+            # The platform's nestings are described loosely by the schema, and read by the types.
+            kind = detail["type"]
+            rule = _RULES.get(kind, "schema/type" if kind.endswith("_type") else "schema/form")
+            yield Fault(where, rule, f"{_what(tuple(below))}: {detail['msg'][:1].lower()}{detail['msg'][1:]}")
+
+
+#: pydantic's kinds of errors -> our rules.
+_RULES = {
+    "extra_forbidden": "schema/unknown-field",
+    "literal_error": "schema/value",
+    "missing": "schema/missing-field",
+}
 
 
 def _walk(value: Any, path: Path, steps: Iterable[str | int]) -> Path:
@@ -292,7 +307,7 @@ def _of(path: Path) -> str:
 
 
 def _shown(value: Any) -> str:
-    return quoted(value if isinstance(value, str) else _literal(value))
+    return quoted(value) if isinstance(value, str) else _literal(value)[:60]
 
 
 def _literal(value: Any) -> str:

@@ -69,7 +69,7 @@ def test_without_a_mistake_everything_is_there() -> None:
         "fraud.yaml",
         8,
         "variation",
-        "b",
+        "fraud/b",
     )
 
 
@@ -179,7 +179,7 @@ def test_all_problems_of_all_files_are_told_at_once_in_the_order_of_the_files() 
         churn=FILES["churn.yaml"].replace("weight: 90", "weight: 190").replace("churn-1,", "churn-9,"),
         environments=ENVIRONMENTS + "    - name: lab\n",
         fraud=FILES["fraud.yaml"].replace("weight: 10", "weight: 20"),
-        zebra="a: [",
+        zebra="a: [b",
     )
     assert [(p.file, p.line, p.rule) for p in loaded.problems] == [
         ("audiences.yaml", 5, "schema/type"),

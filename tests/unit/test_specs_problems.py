@@ -64,6 +64,7 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
     "schema/value": [
         ("audiences", CONDITION + "operator: ▸PRESENT_MATCH", "write UNARY_OPERATOR_TYPE_PRESENT_MATCH"),
         ("environments", ENVIRONMENT + "approval: ▸manul", "write manual"),
+        ("environments", ENVIRONMENT + "approval: ▸1", "one of automatic, manual"),
         ("environments", ENVIRONMENT + "data_plane: ▸eks", "one of kubernetes, embedded"),
         ("variations", VARIATION + "rollout: ▸blue-green", "write replace"),
         ("automations", AUTOMATION.replace("manual", "▸metric"), "one of manual, git"),
@@ -300,6 +301,39 @@ def test_a_mistake_is_shown_where_it_is_with_what_to_write_instead(rule: str, ki
     assert found[0].pointer.startswith(f"/spec/{kind}/0")
     assert found[0].severity == "error"
     assert found[0].message.endswith(".")
+
+
+def test_the_platforms_own_nesting_is_checked_too() -> None:
+    trigger = "{query_spec: {metric_type: disk, aggregation_type: avg, time_period: 5}, threshold: 60}"
+    (found,) = [
+        p
+        for p in problems(document("variations", f"{SCALED}max_replica_count: 2\n    prometheus_trigger: {trigger}"))
+        if not p.rule.startswith("reference/")
+    ]
+    assert found.rule == "schema/value"
+    assert "latency" in f"{found.message} {found.hint}"
+    assert found.pointer.startswith("/spec/variations/0/deployment/auto_scale_config")
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "hint"),
+    [
+        ("▸just text\n", "schema/type", ""),
+        ("▸- a\n", "schema/type", ""),
+        ("api_version: ▸1\nspec: {}\n", "schema/value", "write v1"),
+        ("api_version: ▸v2\nspec: {}\n", "schema/value", "write v1"),
+        ("▸api_version: v1\n", "schema/missing-field", ""),
+        ("▸spec: {}\n", "schema/missing-field", "write api_version: v1"),
+        ("api_version: v1\nspec:\n  audiences:▸\n", "schema/type", "write a value, or remove the key"),
+        ("api_version: v1\nspec:\n  ▸audience: []\n", "schema/unknown-field", "write audiences"),
+        ("▸apiVersion: v1\nspec: {}\n", "schema/unknown-field", "write api_version"),
+    ],
+)
+def test_a_mistake_in_the_envelope_is_shown_as_well(text: str, rule: str, hint: str) -> None:
+    before, _, after = text.partition("▸")
+    assert [(p.rule, p.line, p.column, p.hint) for p in problems(before + after)] == [
+        (rule, before.count("\n") + 1, len(before) - before.rfind("\n"), hint)
+    ]
 
 
 def test_every_rule_has_a_mistake_in_this_table() -> None:

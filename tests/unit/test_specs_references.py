@@ -133,8 +133,8 @@ MISTAKES: dict[str, list[tuple[str, str, str, str]]] = {
     "reference/served-otherwise": [
         (
             "automations",
-            AUTOMATION.replace("scoring", "churn") + "deployment_spec: {variation_name: ▸default}",
-            'The variation "default" of the model "churn" serves the build "churn-1" and not this automation.',
+            AUTOMATION.replace("scoring", "fraud") + "deployment_spec: {variation_name: ▸default}",
+            'The variation "default" of the model "fraud" serves "fraud-nightly" and not this automation.',
             "write automation: other in the variation, or another variation_name here",
         ),
     ],
@@ -205,6 +205,16 @@ def load(*texts: str) -> Loaded:
 
 def document(kind: str, *specs: str) -> str:
     return f"api_version: v1\nspec:\n  {kind}:\n" + "".join(f"    - {spec}\n" for spec in specs)
+
+
+def test_a_pinned_variation_is_a_warning_and_stops_nobody() -> None:
+    automation = AUTOMATION.replace("scoring", "churn") + "deployment_spec: {variation_name: default}"
+    loaded = load(GOOD, document("automations", automation))
+    (problem,) = loaded.problems
+    assert (problem.rule, problem.severity) == ("reference/pinned", "warning")
+    assert "nothing is promoted to it meanwhile" in problem.message
+    assert "other" in loaded.catalog.automations
+    assert ("churn", "default") in loaded.catalog.variations
 
 
 def test_what_the_mistakes_refer_to_is_good() -> None:

@@ -138,6 +138,20 @@ def test_audiences_that_share_requests_need_an_order() -> None:
     assert served(loaded) == set()
 
 
+def test_more_audiences_of_one_priority_than_can_be_compared_need_priorities() -> None:
+    names = [f"region-{number}" for number in range(51)]
+    condition = "{key: region, operator: UNARY_OPERATOR_TYPE_EXACT_MATCH, operand: %s}"
+    audiences = "".join(f"    - {{name: {n}, conditions: {{unary: [{condition % n}]}}}}\n" for n in names)
+    shares = ", ".join(f"{{audience: {name}}}" for name in names)
+
+    def problems(shares: str) -> list[str]:
+        text = f"{variations(f'traffic: [{shares}, {{}}]')}  audiences:\n{audiences}"
+        return [p.rule for p in parse({"base.yaml": BASE.encode(), "v.yaml": text.encode()}).problems]
+
+    assert problems(shares) == ["traffic/audience-order"]
+    assert problems(shares.removesuffix(", {audience: region-50}")) == []
+
+
 def test_audiences_of_different_models_need_no_order() -> None:
     text = variations("traffic: [{audience: adults}, {}]") + (
         "    - {model: other, environments: [staging], build: o-1, traffic: [{audience: seniors}, {}]}\n"

@@ -152,9 +152,12 @@ def test_a_cluster_without_prometheus_is_refused() -> None:
     assert caught.value.rule == "autoscaling/no-prometheus"
 
 
-def test_the_embedded_data_plane_has_no_keda() -> None:
-    assert renderer.render(unit(where=environment()), NO_FACTS) == []
-    assert renderer.notes(unit(where=environment()), NO_FACTS) == []
+def test_the_prometheus_of_the_embedded_data_plane_is_on_this_machine_unless_it_says_otherwise() -> None:
+    def address(**more: object) -> str:
+        return str(spec(where=environment(**more))["triggers"][0]["metadata"]["serverAddress"])
+
+    assert address() == "http://127.0.0.1:9090"
+    assert address(prometheus_url="http://prometheus.example.com") == "http://prometheus.example.com"
 
 
 def test_metrics_that_mislead_are_told() -> None:

@@ -83,15 +83,6 @@ def test_the_number_of_pods_is_left_to_keda_where_it_scales() -> None:
     assert "replicas" not in deployment(auto_scale_config=SCALED)["spec"]
 
 
-def test_the_embedded_data_plane_keeps_the_least_number_of_pods_and_says_so() -> None:
-    scaled = variation(deployment={"auto_scale_config": SCALED | {"min_replica_count": 3}})
-    unit = serving(scaled, where=environment())
-
-    assert one(renderer.render(unit, NO_FACTS), "Deployment")["spec"]["replicas"] == 3
-    (note,) = renderer.notes(unit, NO_FACTS)
-    assert "keeps the number of pods 3" in note.text
-
-
 def test_the_server_is_told_how_to_serve() -> None:
     arguments = container(
         number_of_http_server_workers=4, http_request_timeout_ms=1500, max_batch_size=32, daemon_mode=True
