@@ -13,12 +13,22 @@ from typing import Any
 
 import pytest
 
-from reconciler import apply, desired, inventory, observe, plan
+from reconciler import apply, desired, inventory, observe, plan, reconcile
 from reconciler.cluster import Retry, Writer, connect
 from reconciler.plan import Op, Plan, Wanted
-from reconciler.report import Done, Outcome
+from reconciler.report import Done, Outcome, Report
 from renderers.manifest import Body, Manifest, Origin, object_id
 from tests.contract.client import Api, config_map, deployment, eventually
+
+
+def disruption_budget(name: str) -> Body:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": name},
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": name}}},
+    }
+
 
 ORIGIN = Origin("specs/test.yaml", 1, "variation", "test")
 
@@ -45,12 +55,13 @@ class Environment:
     def plan(self, manifests: list[Manifest], *, verify: bool = False, **state: Any) -> Plan:
         known = observe.inventories(self.writer)
         self.observed = observe.observe(self.writer, self.name, manifests, known, self.pool, verify=verify)
-        changes, guards = plan.environment(Wanted(self.name, manifests, **state), self.observed)
+        self.wanted = Wanted(self.name, manifests, **state)
+        changes, guards = plan.environment(self.wanted, self.observed)
         return plan.assemble(changes, (), guards)
 
-    def carry_out(self, made: Plan, manifests: list[Manifest], *, in_specs: bool = True) -> list[Done]:
+    def carry_out(self, made: Plan, manifests: list[Manifest]) -> list[Done]:
         again = frozenset(one.id for one in manifests) if self.second_look == "the same" else self.second_look
-        target = apply.Target(self.writer, self.observed, tuple(manifests), in_specs, lambda: again)
+        target = apply.Target(self.writer, self.wanted, self.observed, lambda: again)
         return list(apply.carry_out(made, {self.name: target}, self.pool))
 
     def run(self, *bodies: Body | Manifest, approve: bool = False, **state: Any) -> list[Done]:
@@ -58,7 +69,7 @@ class Environment:
         given = [body if isinstance(body, Manifest) else self.manifest(body) for body in bodies]
         manifests = [self.namespace(), *given]
         made = self.plan(manifests, **state)
-        return self.carry_out(plan.approved(made) if approve else made, manifests)
+        return self.carry_out(plan.approved(made, made.id) if approve else made, manifests)
 
     def live(self, body: Body) -> Body | None:
         return self.writer.get(self.manifest(body).id)
@@ -160,6 +171,38 @@ class TestOthers:
         assert environment.run(config_map("settings", {"a": "ours"})) == []
         assert environment.live(config_map("settings"))["data"] == {"a": "theirs"}
 
+    def test_an_edit_of_an_object_that_must_be_replaced_is_a_part_of_the_plan_as_well(
+        self, environment: Environment, api: Api
+    ):
+        environment.run(deployment("churn", replicas=2))
+        path = f"/apis/apps/v1/namespaces/{environment.name}/deployments/churn"
+        edit = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 5}}
+        assert api.apply(path, edit, manager="kubectl-edit", query="&force=true").status == 200
+        moved = deployment("churn", replicas=2)
+        moved["spec"]["selector"]["matchLabels"] = moved["spec"]["template"]["metadata"]["labels"] = {"app": "moved"}
+        made = environment.plan([environment.namespace(), environment.manifest(moved)])
+        assert [change.op for change in made.changes] == [Op.UNCHANGED, Op.REPLACE]
+
+    def test_the_namespace_of_another_environment_is_not_joined(self, environment: Environment):
+        environment.run(*MAPS)
+        intruder = Environment(environment.writer, f"{environment.name}-intruder")
+        manifest = Manifest(
+            environment.namespace().id,
+            {**environment.namespace().body, "metadata": {"name": environment.name}},
+            ORIGIN,
+            intruder.name,
+        )
+        desired._mark(manifest.body, inventory.set_id(intruder.name))
+        (change,) = intruder.plan([manifest]).changes
+        intruder.pool.shutdown()
+        assert change.op is Op.CONFLICT
+        assert f"it belongs to environment {environment.name};" in change.reason
+
+    def test_a_namespace_that_belongs_to_nobody_is_joined(self, environment: Environment, api: Api):
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": environment.name}}
+        assert api("POST", "/api/v1/namespaces", body).status == 201
+        assert set(outcomes(environment.run(MAPS[0])).values()) == {Outcome.APPLIED}
+
     def test_replicas_that_an_autoscaler_set_are_left_alone(self, environment: Environment, api: Api):
         environment.run(deployment("churn"))
         path = f"/apis/apps/v1/namespaces/{environment.name}/deployments/churn/scale"
@@ -173,13 +216,7 @@ class TestOthers:
 class TestFailures:
     def test_one_refused_object_stops_what_needs_it_and_nothing_else(self, environment: Environment):
         bad = environment.manifest(deployment("bad", replicas=-1))
-        budget = {
-            "apiVersion": "policy/v1",
-            "kind": "PodDisruptionBudget",
-            "metadata": {"name": "bad"},
-            "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "bad"}}},
-        }
-        done = environment.run(bad, environment.manifest(budget, (bad,)), deployment("good"))
+        done = environment.run(bad, environment.manifest(disruption_budget("bad"), (bad,)), deployment("good"))
         found = outcomes(done)
         assert found["Deployment/bad"] is Outcome.FAILED
         assert found["PodDisruptionBudget/bad"] is Outcome.BLOCKED
@@ -246,6 +283,37 @@ class TestPruning:
         assert outcomes(done) == {"ServiceAccount/robot": Outcome.DELETED}
         assert environment.live(service_account) is None
         assert environment.inventory() == {"Namespace", "ConfigMap"}
+
+    def test_an_incomplete_render_makes_the_inventory_forget_nothing(self, environment: Environment):
+        environment.run(deployment("churn"), MAPS[0])
+        environment.live(deployment("churn"))
+        environment.writer.delete(
+            environment.manifest(deployment("churn")).id,
+            uid=environment.live(deployment("churn"))["metadata"]["uid"],
+            propagation="Background",
+        )
+        environment.run(MAPS[0], complete=False)
+        assert "Deployment" in environment.inventory()
+        environment.run(MAPS[0])
+        assert "Deployment" not in environment.inventory()
+
+    def test_what_may_still_get_traffic_stays_with_the_route_that_names_it(self, environment: Environment, api: Api):
+        def route(*names: str) -> Body:
+            return {
+                "apiVersion": "gateway.networking.k8s.io/v1",
+                "kind": "HTTPRoute",
+                "metadata": {"name": "churn"},
+                "spec": {"rules": [{"backendRefs": [{"name": name, "port": 80} for name in names]}]},
+            }
+
+        kept, removed = deployment("kept"), deployment("removed")
+        environment.run(kept, removed, route("kept", "removed"))
+        path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{environment.name}/httproutes/churn"
+        theirs = route("kept", "removed", "theirs")
+        assert api.apply(path, theirs, manager="some-controller", query="&force=true").status == 200
+        done = environment.run(kept, route("kept"))
+        assert outcomes(done) == {"Deployment/removed": Outcome.WAITING}
+        assert environment.live(removed) is not None
 
     def test_spares_what_a_second_look_at_the_specs_wants(self, environment: Environment):
         environment.run(*MAPS)
@@ -327,12 +395,33 @@ class TestPruning:
         assert environment.run(*MAPS[1:]) == []
         assert environment.inventory() == {"Namespace", "ConfigMap"}
 
+    def test_a_copy_of_an_inventory_is_not_taken_for_it(self, environment: Environment, api: Api):
+        environment.run(*MAPS)
+        target = inventory.object_id_of(environment.name)
+        path = f"/api/v1/namespaces/{target.namespace}/configmaps"
+        copy = api("GET", f"{path}/{target.name}").body
+        copy["metadata"] = {"name": f"a-{target.name}", "labels": copy["metadata"]["labels"]}
+        assert api("POST", path, copy).status == 201
+        assert outcomes(environment.run(*MAPS[1:])) == {"ConfigMap/map-0": Outcome.DELETED}
+        api("DELETE", f"{path}/a-{target.name}")
+
+    def test_a_corrupt_inventory_of_an_environment_without_specs_is_rebuilt_from_its_namespaces_label(
+        self, environment: Environment, api: Api
+    ):
+        environment.run(*MAPS)
+        target = inventory.object_id_of(environment.name)
+        path = f"/api/v1/namespaces/{target.namespace}/configmaps/{target.name}"
+        api("PATCH", path, {"data": {"places": "?"}}, content_type="application/merge-patch+json")
+        environment.carry_out(environment.plan([], in_specs=False), [])
+        assert environment.inventory() == {"Namespace", "ConfigMap"}
+
     def test_an_environment_that_is_gone_from_the_specs_leaves_its_namespace_and_nothing_else(
         self, environment: Environment
     ):
         environment.run(*MAPS)
-        made = plan.approved(environment.plan([], in_specs=False))
-        environment.carry_out(made, [], in_specs=False)
+        made = environment.plan([], in_specs=False)
+        made = plan.approved(made, made.id)
+        environment.carry_out(made, [])
         assert environment.live(MAPS[0]) is None
         assert environment.inventory() == {"Namespace"}
 
@@ -353,6 +442,68 @@ def test_a_namespace_that_is_going_fails_its_objects_with_a_sentence_that_says_s
         {"metadata": {"finalizers": None}},
         content_type="application/merge-patch+json",
     )
+
+
+def test_a_replacement_that_waits_for_the_old_object_stops_nothing_else(environment: Environment, api: Api):
+    environment.run(deployment("churn"))
+    path = f"/apis/apps/v1/namespaces/{environment.name}/deployments/churn"
+    hold = {"metadata": {"finalizers": ["example.com/hold"]}}
+    assert api("PATCH", path, hold, content_type="application/merge-patch+json").status == 200
+    moved = deployment("churn")
+    moved["spec"]["selector"]["matchLabels"] = moved["spec"]["template"]["metadata"]["labels"] = {"app": "moved"}
+    done = environment.run(moved, disruption_budget("other"))
+    assert outcomes(done) == {"Deployment/churn": Outcome.WAITING, "PodDisruptionBudget/other": Outcome.APPLIED}
+    api("PATCH", path, {"metadata": {"finalizers": None}}, content_type="application/merge-patch+json")
+    eventually(lambda: environment.live(moved) is None)
+    assert outcomes(environment.run(moved, disruption_budget("other"))) == {"Deployment/churn": Outcome.APPLIED}
+
+
+def test_a_webhook_that_cannot_be_called_for_one_object_stops_no_other(
+    environment: Environment, kubeconfig: Path, tmp_path: Path
+):
+    from tests.contract.faults import FaultProxy, answer
+
+    down = {
+        "kind": "Status",
+        "reason": "InternalError",
+        "message": 'Internal error occurred: failed calling webhook "a.example.com": connection refused',
+        "code": 500,
+    }
+    environment.run(MAPS[0])
+    with FaultProxy(kubeconfig) as proxy:
+        retry = Retry(attempts=2, base=0.001)
+        connection = connect(str(proxy.kubeconfig(tmp_path / "kubeconfig")), trusted=True, retry=retry)
+        environment.writer = Writer(connection)
+        proxy.inject(answer(500, down), method="PATCH", path="/configmaps/map-0", times=10_000)
+        changed = config_map("map-0", {"a": "2"})
+        done = environment.run(changed, *MAPS[1:])
+        connection.close()
+    found = outcomes(done)
+    assert found.pop("ConfigMap/map-0") is Outcome.FAILED
+    assert list(found.values()) == [Outcome.APPLIED] * 5
+
+
+class TestTheWholeStory:
+    """`reconcile`, from a folder of specs."""
+
+    def _run(self, environment: Environment, folder: Path, state: str) -> Report:
+        (folder / "specs.yaml").write_text(
+            f"api_version: v1\nspec:\n  environments:\n    - {{name: {environment.name}, {state}}}\n"
+        )
+        request = reconcile.Request((folder,))
+        return reconcile.reconcile(request, lambda _: environment.writer, lambda _: None)
+
+    def test_a_suspended_environment_is_not_written_to(self, environment: Environment, tmp_path: Path):
+        assert self._run(environment, tmp_path, "suspended: true").done == ()
+        assert environment.writer.get(inventory.object_id_of(environment.name)) is None
+
+    def test_an_environment_is_applied_and_the_next_run_has_nothing_to_do(
+        self, environment: Environment, tmp_path: Path
+    ):
+        first = self._run(environment, tmp_path, "suspended: false")
+        assert first.done
+        assert {one.outcome for one in first.done} == {Outcome.APPLIED}
+        assert self._run(environment, tmp_path, "suspended: false").done == ()
 
 
 def test_a_cluster_that_is_lost_stops_its_environment_at_once(
