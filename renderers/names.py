@@ -22,6 +22,9 @@ SPEC = PREFIX + "spec"
 #: so that a plan can show an object beside the one that it follows.
 LINEAGE = PREFIX + "lineage"
 
+#: Annotation: "true" where a plan that removes the object, or moves the traffic that it sends, waits for a person.
+PROTECTED = PREFIX + "protected"
+
 NAME = "app.kubernetes.io/name"
 INSTANCE = "app.kubernetes.io/instance"
 VERSION = "app.kubernetes.io/version"

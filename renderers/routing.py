@@ -15,7 +15,7 @@ that every request has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, combinations, pairwise
 from typing import Any, NamedTuple
 
@@ -88,7 +88,7 @@ def render(unit: Unit, facts: Facts) -> list[Manifest]:
         name=names.object_name(unit.model),
         namespace=environment.namespace_name,
         labels=names.labels(unit.model, "routing", environment.name),
-        annotations=names.provenance(origin, f"model/{unit.model}"),
+        annotations=names.provenance(origin, f"model/{unit.model}") | _protection(here),
         gateway=environment.gateway.name,
         gateway_namespace=environment.gateway.namespace or environment.namespace_name,
         section_name=environment.gateway.section_name,
@@ -99,6 +99,11 @@ def render(unit: Unit, facts: Facts) -> list[Manifest]:
     for one in here:
         needs += [one.service_id(environment), one.deployment_id(environment)]
     return [Manifest(object_id(body), body, origin, environment.name, tuple(needs))]
+
+
+def _protection(here: Sequence[Served]) -> dict[str, str]:
+    """The route decides who gets a protected variation, so it is protected too."""
+    return {names.PROTECTED: "true"} if any(one.variation.spec.protected for one in here) else {}
 
 
 def notes(unit: Unit, facts: Facts) -> list[Note]:

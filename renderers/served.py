@@ -47,6 +47,8 @@ class Served(NamedTuple):
         made[FULL_ID] = self.identity.id
         if self.identity.provisional:
             made[PROVISIONAL] = "true"
+        if spec.protected:
+            made[names.PROTECTED] = "true"
         return made
 
     def deployment_id(self, environment: Environment) -> ObjectId:
@@ -83,7 +85,7 @@ def is_autoscaled(variation: Variation) -> bool:
 
 
 def prometheus_of(environment: Environment) -> str | None:
-    """The Prometheus of an environment. That of the embedded data plane is on this machine, unless it says otherwise."""
+    """The Prometheus of an environment; the embedded data plane has that of this machine, unless it names another."""
     if environment.prometheus_url is None and environment.data_plane.type == "embedded":
         return "http://127.0.0.1:9090"
     return environment.prometheus_url
