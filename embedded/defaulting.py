@@ -1,9 +1,8 @@
 """What the server fills in and leaves out, as far as the schema says it.
 
 Built-in kinds live in Go structs on a real server, custom kinds in plain maps. The difference shows on the wire: a
-struct has no nulls,
-leaves out some zero values and always has its nested structs. `normalise` does that for built-in kinds,
-`set_defaults` is for custom ones.
+struct has no nulls, leaves out some zero values and always has its nested structs. `normalise` does that for built-in
+kinds, `set_defaults` is for custom ones.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
 """Sets of fields, and the walks over values that server-side apply is made of.
 
 A set is kept as the FieldsV1 JSON that managedFields stores: `{"f:spec": {"f:ports": {'k:{"port":80}': {".": {},
-"f:name": {}}}}}`.
-A node is a member when it is empty or holds "."; so no decoding stands between storage and set arithmetic.
-Rules: https://kubernetes.io/docs/reference/using-api/server-side-apply/ ; how lists and maps merge is said by the
-schema
-(`x-kubernetes-list-type`, `x-kubernetes-map-type`): granular maps and keyed lists by element, everything else as one
-value.
+"f:name": {}}}}}`. A node is a member when it is empty or holds "."; so no decoding stands between storage and set
+arithmetic. Rules: https://kubernetes.io/docs/reference/using-api/server-side-apply/ ; how lists and maps merge is
+said by the schema (`x-kubernetes-list-type`, `x-kubernetes-map-type`): granular maps and keyed lists by element,
+everything else as one value.
 """
 
 from __future__ import annotations

@@ -5,11 +5,10 @@
     python -m embedded.generate openapi PATH/TO/staging/src/k8s.io
 
 OpenAPI says the types, the enums, how lists merge, and which structs are always there (`default: {}`). It does not
-say which zero
-values the server leaves out of its answers (`hostPort: 0`, `env: []`): that is in the Go tags of k8s.io/api
-(`omitempty` on a field that is not a pointer). Such properties get `x-omit-empty: true` here,
-and pointers and lists that are written even when they are nil `x-never-absent: true` (null is then what the server
-writes, and it decides who owns the path of a new list).
+say which zero values the server leaves out of its answers (`hostPort: 0`, `env: []`): that is in the Go tags of
+k8s.io/api (`omitempty` on a field that is not a pointer). Such properties get `x-omit-empty: true` here, and pointers
+and lists that are written even when they are nil `x-never-absent: true` (null is then what the server writes, and it
+decides who owns the path of a new list).
 """
 
 from __future__ import annotations

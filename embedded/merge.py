@@ -1,8 +1,7 @@
 """Server-side apply and the bookkeeping of who owns which field (metadata.managedFields).
 
-Written from the documented rules: https://kubernetes.io/docs/reference/using-api/server-side-apply/ .
-One deviation: sets recorded under another version of a kind are read as if they were of this one (no conversion
-between versions).
+Written from the documented rules: https://kubernetes.io/docs/reference/using-api/server-side-apply/ . One deviation:
+sets recorded under another version of a kind are read as if they were of this one (no conversion between versions).
 """
 
 from __future__ import annotations
@@ -147,8 +146,8 @@ def apply(
     uid, resourceVersion, creationTimestamp, generation and deletion times are those of `live`, never of `applied`:
     the caller compares or sets them. `status` is ignored on the main resource of a kind with a status subresource,
     and everything else on that subresource. `live` and `applied` are left alone. A no-op returns `live` itself, so
-    that its bytes need not be written.
-    Raises PatchError with the server's text and HTTP code where `applied` cannot be applied at all.
+    that its bytes need not be written. Raises PatchError with the server's text and HTTP code where `applied` cannot
+    be applied at all.
     """
     _refuse_what_cannot_be_applied(kind, applied)
     config = _own_part(kind, applied, subresource)
@@ -206,9 +205,9 @@ def update(
     """Bookkeeping for create (`before` None), PUT and patch: sets `after.metadata.managedFields` in place.
 
     `after` must be defaulted, and of the part that this request may not change (status, or everything but status) it
-    must hold the old value.
-    What changed belongs to `manager` (operation Update) from now on, alone; what went away belongs to nobody.
-    `managedFields: []` or `[{}]` in `after` forgets all owners; a list that cannot be read counts as not given.
+    must hold the old value. What changed belongs to `manager` (operation Update) from now on, alone; what went away
+    belongs to nobody. `managedFields: []` or `[{}]` in `after` forgets all owners; a list that cannot be read counts
+    as not given.
     """
     given = after["metadata"].pop("managedFields", None)
     held = (before or {}).get("metadata", {}).get("managedFields")

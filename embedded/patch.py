@@ -169,8 +169,8 @@ _SET_ORDER, _DELETE_FROM, _RETAIN, _DIRECTIVE = (
 
 def strategic_merge_patch(kind: Kind, obj: Any, patch: Any) -> Any:
     """A strategic merge patch on a copy: keyed lists merge by their patch merge key, with the directives `$patch`,
-    `$retainKeys`,
-    `$deleteFromPrimitiveList` and `$setElementOrder` (https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/).
+    `$retainKeys`, `$deleteFromPrimitiveList` and `$setElementOrder`
+    (https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/).
 
     Custom kinds do not support it: the server answers 415, which is the caller's to say. Raises PatchError (400 or
     500) for a malformed patch.
@@ -277,8 +277,8 @@ def _merge_list(schema: Schema, original: list[Any], patch: list[Any], order: li
 
 
 def _in_order(merged: list[Any], order: list[Any], original: list[Any], identity: Callable[[Any], Any]) -> list[Any]:
-    """Elements that `order` names stand in that order; the others keep their places relative to them, as they were
-    in `original`."""
+    """Elements that `order` names stand in that order; the others keep their places relative to them, as they were in
+    `original`."""
     wanted = [identity(item) for item in order]
     before = [identity(item) for item in original]
     named = sorted((item for item in merged if identity(item) in wanted), key=lambda item: wanted.index(identity(item)))

@@ -17,7 +17,8 @@ _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY_SUFFIX = ("", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _DECIMAL_SUFFIX = {exponent: suffix for suffix, exponent in _DECIMAL.items()}
-_EXACT = Context(prec=60)
+_EXACT = Context(prec=100)
+_MOST_DIGITS = 40  # more than any resource has; keeps the arithmetic exact
 
 SYNTAX_ERROR = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 
@@ -34,6 +35,8 @@ def _parse(text: str) -> tuple[Decimal, str]:
     if match is None:
         raise ValueError(SYNTAX_ERROR)
     sign, digits, suffix = match[1], match[2], match[3] or ""
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(SYNTAX_ERROR)
     number = Decimal(sign + digits)
     if suffix in _BINARY:
         return _EXACT.multiply(number, Decimal(1024) ** _BINARY[suffix]), "binary"
@@ -50,8 +53,8 @@ def canonical_quantity(value: Any, *, finest: int = -9) -> str:
     """The server's spelling: largest suffix without a fraction, rounded up to 10**finest (resource lists are kept to
     milli units).
 
-    `1000m` -> `1`, `0.5` -> `500m`, `2048Mi` -> `2Gi`. A value that is no quantity is given back as it is:
-    validation says so.
+    `1000m` -> `1`, `0.5` -> `500m`, `2048Mi` -> `2Gi`. A value that is no quantity is given back as it is: validation
+    says so.
     """
     try:
         number, style = _parse(str(value))

@@ -1,9 +1,8 @@
 """Structural schemas of Kubernetes objects, compiled once: types, required fields, limits, and how lists merge.
 
 A schema comes from OpenAPI v3 with the `x-kubernetes-*` extensions, either from `embedded/definitions/` (built-in
-kinds)
-or from a CustomResourceDefinition. `embedded.decoding`, `defaulting` and `checking` walk values by it. Everything
-here is pure: no clock, no I/O.
+kinds) or from a CustomResourceDefinition. `embedded.decoding`, `defaulting` and `checking` walk values by it.
+Everything here is pure: no clock, no I/O.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ class Cause(NamedTuple):
 
     `field` is a path such as `spec.containers[0].name`; `reason` one of FieldValueInvalid, FieldValueRequired,
     FieldValueNotSupported, FieldValueDuplicate, FieldValueForbidden, FieldValueTypeInvalid, FieldValueTooLong,
-    FieldValueTooMany;
-    `message` the text without the field (`Required value`, `Invalid value: -1: must be greater than or equal to 0`).
-    `str(cause)` is `field: message`.
+    FieldValueTooMany; `message` the text without the field (`Required value`, `Invalid value: -1: must be greater
+    than or equal to 0`). `str(cause)` is `field: message`.
     """
 
     field: str
@@ -238,8 +236,8 @@ def fits(schema: Schema, value: Any) -> bool:
 
 
 def list_key(schema: Schema, item: Any) -> str:
-    """Which element this is: the path element of FieldsV1, `k:{"name":"a"}` in a list-map, `v:"a"` in a set. ""
-    where it has none.
+    """Which element this is: the path element of FieldsV1, `k:{"name":"a"}` in a list-map, `v:"a"` in a set. "" where
+    it has none.
 
     A key that is missing counts with its default (`protocol: TCP`); one without a default is left out.
     """

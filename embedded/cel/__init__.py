@@ -1,14 +1,11 @@
 """The Common Expression Language, as far as `x-kubernetes-validations` of CustomResourceDefinitions use it.
 
 Written from the language definition (https://github.com/google/cel-spec/blob/master/doc/langdef.md) and the list of
-libraries in
-https://kubernetes.io/docs/reference/using-api/cel/ . There: all operators, macros (`has`, `all`, `exists`,
-`exists_one`, `filter`, `map`), strings,
-regular expressions, lists, durations, timestamps, quantities, messageExpression, fieldPath, transition rules. Not
-there: optional types (`?.`, `optionalOldSelf`),
-`format`, the URL library, IP and CIDR values (`isIP` and `isCIDR` are), static types and cost limits. A rule that
-uses what is not there is refused when the definition is created,
-so that no rule is ever silently skipped.
+libraries in https://kubernetes.io/docs/reference/using-api/cel/ . There: all operators, macros (`has`, `all`,
+`exists`, `exists_one`, `filter`, `map`), strings, regular expressions, lists, durations, timestamps, quantities,
+messageExpression, fieldPath, transition rules. Not there: optional types (`?.`, `optionalOldSelf`), `format`, the URL
+library, IP and CIDR values (`isIP` and `isCIDR` are), static types and cost limits. A rule that uses what is not
+there is refused when the definition is created, so that no rule is ever silently skipped.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The kinds that the API server knows: names, schemas, printer columns, defaulting and validation.
 
 BUILTIN                            tuple[Kind, ...], one entry per served version
-definitions()                      OpenAPI v3 schemas of the built-in kinds by definition name, for /openapi/v3
-(`$ref` is a bare name)
+definitions()                      OpenAPI v3 schemas of the built-in kinds by definition name (`$ref` is a bare name)
 kinds_of_crd(crd)                  one Kind per served version of a CustomResourceDefinition that validate() found fine
 shipped_crds()                     the CustomResourceDefinitions of embedded/crds/*.yaml
 decode_errors(kind, obj)           list[str], what no decoding can read: a 400

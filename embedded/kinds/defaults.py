@@ -1,8 +1,7 @@
 """What the server fills in: the defaults of the built-in kinds that their schemas do not state.
 
 The numbers and words are those of the API reference (https://kubernetes.io/docs/reference/kubernetes-api/), compared
-with a 1.36 server.
-Each function works in place on an object that is already normalised.
+with a 1.36 server. Each function works in place on an object that is already normalised.
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ def has_generation(kind: Kind) -> bool:
 
 
 def isolate(kind: Kind, new: dict[str, Any], old: Mapping[str, Any] | None, subresource: str) -> None:
-    """Keep, in place, what this endpoint may not change. `old` None on create, where status becomes what it is in
-    the beginning.
+    """Keep, in place, what this endpoint may not change. `old` None on create, where status becomes what it is in the
+    beginning.
 
     The main resource of a kind with a status subresource keeps the old status; `status` keeps everything but status
     (on built-in kinds also metadata other than labels is taken from the request, as the server does).

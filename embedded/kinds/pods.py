@@ -1,5 +1,5 @@
-"""Validation of pods and pod templates: what a real API server refuses, without the parts that no kind here can
-reach (Windows, devices)."""
+"""Validation of pods and pod templates: what a real API server refuses, without the parts that no kind here can reach
+(Windows, devices)."""
 
 from __future__ import annotations
 
