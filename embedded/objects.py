@@ -166,6 +166,9 @@ class Objects:
         version, uid = metadata.pop("resourceVersion", ""), metadata.pop("uid", "")
         if live is None:
             self._admit(target)
+            if uid:
+                why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                raise conflict(kind, target.name, why)
         elif version and version != live["metadata"]["resourceVersion"]:
             raise conflict(kind, target.name, _MODIFIED)
         elif uid and uid != live["metadata"]["uid"]:

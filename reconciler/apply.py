@@ -14,15 +14,33 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from reconciler import inventory, plan, readiness
-from reconciler.cluster import ApiError, FieldConflict, Stale, Unauthorized, Unavailable, Writer
+from reconciler.cluster import (
+    ApiError,
+    FieldConflict,
+    Forbidden,
+    KindMissing,
+    KubeconfigError,
+    Stale,
+    Terminating,
+    Unauthorized,
+    Unavailable,
+    Writer,
+)
 from reconciler.inventory import Inventory
-from reconciler.plan import Change, Observed, Op, Plan
+from reconciler.plan import Change, Observed, Op, Plan, Wanted
 from reconciler.readiness import State
 from reconciler.report import Done, Outcome
-from renderers.manifest import Body, Manifest, ObjectId
+from renderers.manifest import Body, ObjectId
+from renderers.names import NAME
 
 #: Whose children a controller cleans up; everything else has none, and is deleted without waiting for a collector.
 _HAVE_DEPENDENTS = frozenset({"Deployment", "Job"})
+#: What tells that no other object of the cluster will fare better.
+_LOST = (KubeconfigError, Unauthorized, Unavailable)
+#: A 500 may be about one object (a webhook that cannot be called) or about all: after so many, all is assumed.
+_OUTAGES = 8
+#: What no spec can mend.
+_INFRASTRUCTURE = (*_LOST, Forbidden, KindMissing, Terminating)
 _POLL_SECONDS = 0.25
 #: How long a deletion may take before the run goes on without it; the next run looks again.
 _GONE_SECONDS = 10.0
@@ -37,9 +55,8 @@ class Target:
     """
 
     writer: Writer
+    wanted: Wanted
     observed: Observed
-    manifests: tuple[Manifest, ...]
-    in_specs: bool
     still_wanted: Callable[[], frozenset[ObjectId] | None]
 
 
@@ -69,7 +86,11 @@ def carry_out(
     if wait_s > 0:
         for run in busy.values():
             yield from run.wait(pool)
-    yield from _each(pool, busy.values(), _Run.prune)
+    for stage in reversed(range(len(plan.STAGES))):
+        doomed = [(run, change) for run in busy.values() for change in run.to_delete if plan.stage(change.id) == stage]
+        futures = [pool.submit(run.prune, change) for run, change in doomed]
+        for future in as_completed(futures):
+            yield future.result()
     yield from _each(pool, busy.values(), _Run.narrow)
 
 
@@ -89,6 +110,8 @@ class _Run:
     #: Objects that are not as they should be: what needs them is left alone.
     failed: dict[ObjectId, str] = field(default_factory=dict)
     gone: set[ObjectId] = field(default_factory=set)
+    #: How many requests the cluster answered with a 500.
+    outages: int = 0
     #: Why the whole environment stops, "" while it goes on.
     lost: str = ""
     stored: Inventory | None = None
@@ -107,6 +130,10 @@ class _Run:
     def to_apply(self) -> list[Change]:
         return [change for change in self.changes if change.is_action and change.op is not Op.DELETE]
 
+    @property
+    def to_delete(self) -> list[Change]:
+        return [change for change in self.changes if change.is_action and change.op is Op.DELETE]
+
     def needs_writing(self) -> bool:
         """A pass in which nothing changed writes nothing, not even an inventory."""
         return any(change.is_action for change in self.changes) or self._narrowed() != self.stored
@@ -115,9 +142,7 @@ class _Run:
 
     def widen(self) -> list[Done]:
         """Before anything is applied: the inventory knows every place where there will be something."""
-        base = self.stored or Inventory(self.environment)
-        places = base.places | {inventory.place_of(target) for target in self.target.observed.members}
-        wider = replace(base, places=places).widened(self.target.manifests)
+        wider = self._widened()
         if wider == self.stored:
             return []
         try:
@@ -143,9 +168,17 @@ class _Run:
             return [self._done_inventory(Outcome.FAILED, f"the inventory could not be narrowed: {error}", error)]
         return []
 
+    def _widened(self) -> Inventory:
+        base = self.stored or Inventory(self.environment)
+        places = base.places | {inventory.place_of(target) for target in self.target.observed.members}
+        return Inventory(self.environment, places, self._finished()).widened(self.target.wanted.manifests)
+
     def _narrowed(self) -> Inventory:
+        if not self.target.wanted.complete:
+            # What cannot be rendered today has not ceased to exist, and what of it has run is not to run again.
+            return self._widened()
         left = set(self.target.observed.members) - self.gone
-        wanted = {manifest.id for manifest in self.target.manifests} if self.target.in_specs else set()
+        wanted = {manifest.id for manifest in self.target.wanted.manifests}
         places = frozenset(inventory.place_of(target) for target in left | wanted)
         return Inventory(self.environment, places, self._finished() & frozenset(left | wanted))
 
@@ -172,7 +205,7 @@ class _Run:
 
     def _done_inventory(self, outcome: Outcome, message: str, error: ApiError) -> Done:
         change = Change(Op.CHANGE, inventory.object_id_of(self.environment), self.environment)
-        return Done(change, outcome, message, infrastructure=_is_infrastructure(error))
+        return Done(change, outcome, message, infrastructure=isinstance(error, _INFRASTRUCTURE))
 
     # -- applying ---------------------------------------------------------------------------------------------------
 
@@ -190,8 +223,9 @@ class _Run:
             self.failed[change.id] = waiting
             return Done(change, Outcome.WAITING, waiting)
         try:
-            if change.op is Op.REPLACE:
-                self._make_room(change)
+            if change.op is Op.REPLACE and not self._make_room(change):
+                self.failed[change.id] = "the old one is still being deleted; the next run goes on with it"
+                return Done(change, Outcome.WAITING, self.failed[change.id])
             self._apply(change.manifest.body)
         except ApiError as error:
             return self._failure(change, error)
@@ -205,11 +239,10 @@ class _Run:
                 raise
             self.target.writer.apply(body, force=True)
 
-    def _make_room(self, change: Change) -> None:
-        """Deletes the old object of a replacement and waits until it is gone."""
+    def _make_room(self, change: Change) -> bool:
+        """Deletes the old object of a replacement. Whether it went in time: pods may take a minute to end."""
         self.target.writer.delete(change.id, uid=change.uid, propagation=_propagation(change.id))
-        if not self._is_gone(change.id, change.uid):
-            raise Unavailable(0, "", "the old one is still being deleted; the next run goes on with it", change.id)
+        return self._is_gone(change.id, change.uid)
 
     def _waits_for(self, change: Change) -> str:
         """Ready before traffic: a route is not turned to pods that cannot answer yet.
@@ -228,11 +261,13 @@ class _Run:
         return ""
 
     def _failure(self, change: Change, error: ApiError) -> Done:
-        infrastructure = _is_infrastructure(error)
-        if infrastructure:
+        self.outages += error.status == 500
+        if isinstance(error, _LOST) and (error.status != 500 or self.outages >= _OUTAGES):
             self.lost = f"the cluster of {self.environment} was lost: {error}"
         self.failed[change.id] = error.message
-        return Done(change, Outcome.FAILED, str(error), infrastructure=infrastructure)
+        if isinstance(error, FieldConflict):  # taken since the plan was made; one of the plan is told alike
+            return Done(replace(change, op=Op.CONFLICT), Outcome.BLOCKED, str(error))
+        return Done(change, Outcome.FAILED, str(error), infrastructure=isinstance(error, _INFRASTRUCTURE))
 
     # -- readiness --------------------------------------------------------------------------------------------------
 
@@ -256,24 +291,15 @@ class _Run:
 
     # -- pruning ----------------------------------------------------------------------------------------------------
 
-    def prune(self) -> list[Done]:
+    def prune(self, change: Change) -> Done:
         """Deletes what nobody wants, if a second look at the specs agrees."""
-        unwanted = [change for change in self.changes if change.is_action and change.op is Op.DELETE]
-        if not unwanted:
-            return []
-        if self.lost:
-            return [Done(change, Outcome.BLOCKED, self.lost) for change in unwanted]
-        wanted = self.target.still_wanted()
-        if wanted is None:
-            message = "the specs could not be read a second time, so nothing is deleted"
-            return [Done(change, Outcome.BLOCKED, message) for change in unwanted]
-        return [self._prune(change, wanted) for change in unwanted]
-
-    def _prune(self, change: Change, wanted: frozenset[ObjectId]) -> Done:
-        if change.id in wanted:
-            return Done(change, Outcome.BLOCKED, "the specs were read again, and want it")
         if self.lost:
             return Done(change, Outcome.BLOCKED, self.lost)
+        wanted = self.target.still_wanted()
+        if wanted is None:
+            return Done(change, Outcome.BLOCKED, "the specs could not be read a second time, so nothing is deleted")
+        if change.id in wanted:
+            return Done(change, Outcome.BLOCKED, "the specs were read again, and want it")
         reason = self._still_in_use(change)
         if reason:
             return Done(change, Outcome.WAITING, reason)
@@ -283,15 +309,22 @@ class _Run:
             return self._failure(change, error)
 
     def _still_in_use(self, change: Change) -> str:
-        """What is superseded goes when its successor stands and has the traffic."""
-        if change.superseded_by is None or change.id.kind == "Job":
+        """What serves goes when no route can name it any more, and its successor, if it has one, stands."""
+        if change.id.kind in ("Job", "HTTPRoute"):
             return ""
-        for target, why in self.failed.items():
-            if target.kind == "HTTPRoute":
+        for target, why in list(self.failed.items()):
+            if target.kind == "HTTPRoute" and self._model(target) == self._model(change.id):
                 return f"it may still get traffic, because {target} was not changed: {why}"
+        if change.superseded_by is None:
+            return ""
         deployment = change.superseded_by._replace(api_version="apps/v1", kind="Deployment")
         state = self._await(deployment)
         return "" if state.state is State.CURRENT else f"its successor {deployment} is not ready: {state.message}"
+
+    def _model(self, target: ObjectId) -> str | None:
+        """The model that a live object is for; None where it does not exist."""
+        live = self.target.observed.members.get(target)
+        return None if live is None else live["metadata"].get("labels", {}).get(NAME, "")
 
     def _delete(self, change: Change) -> Done:
         """With the UID as a precondition, and only while the label on the live object is still ours."""
@@ -349,7 +382,3 @@ def _backends(route: Body) -> set[str]:
         names |= {backend["name"] for backend in rule.get("backendRefs", ())}
         names |= {f["requestMirror"]["backendRef"]["name"] for f in rule.get("filters", ()) if "requestMirror" in f}
     return names
-
-
-def _is_infrastructure(error: ApiError) -> bool:
-    return isinstance(error, Unavailable | Unauthorized)

@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Callable, Mapping
 
 from reconciler import source
-from reconciler.cluster import ApiError, Reader
+from reconciler.cluster import ApiError, KubeconfigError, Reader, Unauthorized, Unavailable
 from reconciler.desired import Unresolved
 from reconciler.source import Branch, Credential
 from renderers.catalog import Catalog, Facts, Unit, units
@@ -30,16 +30,24 @@ def gather(
     wanted: dict[Branch, None] = {}
     unresolved: dict[tuple[str, str], str] = {}
     is_local = any(target.startswith("file:") for target in mirrors.values())
+    # A build may run in an environment that is suspended, and be served in one that is not.
+    needed = {b.spec.name for u in units(catalog) if not u.environment.spec.suspended for b in u.builds.values()}
+    away: dict[DataPlane, str] = {}  # so that a cluster that is away is waited for once, not for each build
     for unit in units(catalog):
-        is_local |= bool(unit.runs_here) and unit.environment.spec.data_plane.type == "embedded"
-        for name in sorted(unit.runs_here):
+        plane = unit.environment.spec.data_plane
+        is_local |= bool(unit.runs_here) and plane.type == "embedded"
+        for name in sorted(unit.runs_here & needed):
             build = unit.builds[name].spec
-            if build.branch is None or unit.environment.spec.suspended:
+            if build.branch is None:
                 continue
             try:
+                if plane in away and _secret_name(build):
+                    raise _NoCredentialError(away[plane])
                 wanted[Branch(build.repository, build.branch, _credential(build, unit, reader_of))] = None
             except (ApiError, _NoCredentialError) as error:
                 unresolved[build.repository, build.branch] = str(error)
+                if isinstance(error, Unavailable | Unauthorized | KubeconfigError):
+                    away[plane] = str(error)
     if not wanted:
         return Facts(), unresolved
     answers = source.resolve(wanted, mirrors=mirrors, allow_file=is_local)
@@ -56,8 +64,12 @@ class _NoCredentialError(Exception):
     """The Secret is not what the build needs. The sentence names it, and never what is in it."""
 
 
+def _secret_name(build: Build) -> str | None:
+    return build.git_access_token_secret or build.git_ssh_token_secret
+
+
 def _credential(build: Build, unit: Unit, reader_of: Callable[[DataPlane], Reader]) -> Credential | None:
-    name = build.git_access_token_secret or build.git_ssh_token_secret
+    name = _secret_name(build)
     if name is None:
         return None
     environment = unit.environment.spec

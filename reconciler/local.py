@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 _START_SECONDS = 30.0
@@ -25,7 +26,10 @@ class LocalError(Exception):
 def up(home: Path) -> tuple[int, bool]:
     """Starts the embedded data plane, unless it runs. Its process id, and whether it was started now."""
     home = home.absolute()  # the process tells whose it is by this path, wherever the next command is run
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalError(f"{home}: {error.strerror}; name another folder with --home") from None
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two that start at once would each take the other's kubeconfig away
         running = pid(home)
@@ -62,15 +66,20 @@ def down(home: Path) -> bool:
     if running is None:
         (home / "pid").unlink(missing_ok=True)
         return False
-    os.kill(running, signal.SIGTERM)
+    _signal(running, signal.SIGTERM)
     until = time.monotonic() + _STOP_SECONDS
     while pid(home) is not None:
         if time.monotonic() > until:
-            os.kill(running, signal.SIGKILL)
+            _signal(running, signal.SIGKILL)
             until = time.monotonic() + _STOP_SECONDS
         time.sleep(_POLL_SECONDS)
     (home / "pid").unlink(missing_ok=True)
     return True
+
+
+def _signal(number: int, sign: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it has just ended by itself
+        os.kill(number, sign)
 
 
 def pid(home: Path) -> int | None:

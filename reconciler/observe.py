@@ -13,12 +13,16 @@ from reconciler.cluster import (
     Forbidden,
     Invalid,
     KindMissing,
+    KubeconfigError,
     NamespaceMissing,
     NotFound,
     QuotaExceeded,
     Reader,
     Terminating,
     TooLarge,
+    Unauthorized,
+    Unavailable,
+    WebhookFailed,
 )
 from reconciler.inventory import CONTENT_HASH, CorruptInventoryError, Inventory, Place
 from reconciler.plan import (
@@ -54,6 +58,10 @@ KNOWN_KINDS: tuple[tuple[str, str, bool], ...] = (
 #: Where a dry run is tried for an object whose namespace does not exist yet: there is such a namespace everywhere.
 _SCRATCH_NAMESPACE = "default"
 
+#: Refusals of a dry run that are not about the object. In the scratch namespace, there are two more.
+_SAYS_NOTHING = (KindMissing, NamespaceMissing, DryRunUnsupported, Forbidden, Terminating, WebhookFailed)
+_SAYS_NOTHING_ELSEWHERE = (*_SAYS_NOTHING, QuotaExceeded, FieldConflict)
+
 
 def inventories(reader: Reader) -> dict[str, Inventory | None]:
     """The environments that have an inventory in this cluster; None where it is not one that we can read.
@@ -67,6 +75,8 @@ def inventories(reader: Reader) -> dict[str, Inventory | None]:
         return {}
     for body in listing.items:
         name = body["metadata"]["labels"][inventory.ENVIRONMENT]
+        if body["metadata"]["name"] != inventory.name_of(name):
+            continue  # a copy, which says nothing about the environment whose label it has
         try:
             found[name] = inventory.from_config_map(body)
         except CorruptInventoryError:
@@ -94,42 +104,52 @@ def observe(
     if stored is not None:
         places |= stored.places
     else:
-        namespaces = {place.namespace for place in places} - {""}
+        # The label of a namespace tells where objects of an earlier revision may be.
+        labelled = _members(reader, environment, [Place("v1", "Namespace", "")], pool)
+        namespaces = {place.namespace for place in places} - {""} | {target.name for target in labelled}
         for version, kind, namespaced in KNOWN_KINDS:
             places |= {Place(version, kind, ns) for ns in namespaces} if namespaced else {Place(version, kind, "")}
     members = _members(reader, environment, places, pool)
     # A first run has no inventory either, and nothing that it could have lost.
     rebuilt = rebuilt and bool(members)
     missing = [manifest for manifest in manifests if manifest.id not in members]
-    foreign = _foreign(reader, missing, pool)
-    unsure = [m for m in manifests if m.id in members and not is_settled(m, members[m.id])]
-    asked = [*unsure, *(m for m in missing if m.id not in foreign)] if verify else unsure
-    namespaces = {
-        m.id.name for m in manifests if m.id.kind == "Namespace" and m.id not in members and m.id not in foreign
-    }
+    strangers = _strangers(reader, missing, pool)
+    # A namespace is often made by whoever runs the cluster: joining one that belongs to nobody takes nothing away.
+    owners = {inventory.set_id(name): f"environment {name}" for name in known}
+    foreign = {t: owners.get(owner, owner) for t, owner in strangers.items() if owner or t.kind != "Namespace"}
+    asked = [m for m in manifests if m.id in members and not is_settled(m, members[m.id])]
+    if verify:
+        asked += [m for m in missing if m.id not in foreign and not (stored and m.id in stored.finished)]
+    namespaces = {m.id.name for m in missing if m.id.kind == "Namespace" and m.id not in strangers}
     answers = pool.map(lambda manifest: predict(reader, manifest, namespaces), asked)
     predictions = {manifest.id: answer for manifest, answer in zip(asked, answers, strict=True)}
     return Observed(environment, members, foreign, predictions, stored, rebuilt)
 
 
 def predict(reader: Reader, manifest: Manifest, missing_namespaces: set[str]) -> Prediction:
-    """What the server says applying the object would do."""
-    body = manifest.body
+    """What the server says applying the object would do. Raises `ApiError` where the cluster is lost."""
     if manifest.id.namespace in missing_namespaces:
         return _predict_elsewhere(reader, manifest)
+    return _predict(reader, manifest.body)
+
+
+def _predict(reader: Reader, body: Body, taken: tuple[tuple[str, str], ...] = ()) -> Prediction:
+    """`taken`: (manager, field) of a person's tool, to be taken over."""
     try:
-        return Predicted(reader.predict(body))
+        return Predicted(reader.predict(body, force=bool(taken)), taken)
     except FieldConflict as conflict:
-        if not all(is_human(manager) for manager, _ in conflict.conflicts):
+        if taken or not all(is_human(manager) for manager, _ in conflict.conflicts):
             return Conflicted(conflict.conflicts)
-        return Predicted(reader.predict(body, force=True), conflict.conflicts)
+        return _predict(reader, body, conflict.conflicts)
     except Invalid as invalid:
         if invalid.immutable_only:
             return Immutable(invalid.message, _is_valid_as_new(reader, body))
         return Refusal(invalid.message)
-    except (KindMissing, NamespaceMissing, DryRunUnsupported, Forbidden, Terminating) as error:
+    except _SAYS_NOTHING as error:
         return Unverifiable(error.message)
-    except (QuotaExceeded, TooLarge) as error:
+    except (KubeconfigError, Unauthorized, Unavailable):
+        raise
+    except ApiError as error:
         return Refusal(error.message)
 
 
@@ -141,7 +161,7 @@ def _predict_elsewhere(reader: Reader, manifest: Manifest) -> Prediction:
         return Refusal(invalid.message)
     except TooLarge as error:
         return Refusal(error.message)
-    except (KindMissing, NamespaceMissing, DryRunUnsupported, Forbidden, QuotaExceeded, FieldConflict) as error:
+    except _SAYS_NOTHING_ELSEWHERE as error:
         return Unverifiable(f"its namespace does not exist yet, and elsewhere: {error.message}")
 
 
@@ -174,12 +194,9 @@ def _members(reader: Reader, environment: str, places: Iterable[Place], pool: Ex
     return {object_id(body): body for bodies in pool.map(listed, sorted(places)) for body in bodies}
 
 
-def _foreign(reader: Reader, missing: Sequence[Manifest], pool: Executor) -> dict[ObjectId, str]:
-    """Of the desired objects that are not members, those that exist all the same, and whose they are.
-
-    A namespace is different: it is often made by whoever runs the cluster, and joining it takes nothing away.
-    """
-    wanted = {manifest.id for manifest in missing if manifest.id.kind != "Namespace"}
+def _strangers(reader: Reader, missing: Sequence[Manifest], pool: Executor) -> dict[ObjectId, str]:
+    """Of the desired objects that are not members, those that exist all the same, and whose label they have."""
+    wanted = {manifest.id for manifest in missing}
     places = sorted({inventory.place_of(target) for target in wanted})
 
     def listed(place: Place) -> list[Body]:

@@ -42,6 +42,9 @@ PRUNE_FREE = 5
 #: Managers that are a person at a keyboard; Git wins over them. Any other manager is asked about, never overridden.
 HUMAN_TOOLS = ("kubectl", "k9s", "rancher", "lens", "Mozilla", "dashboard", "headlamp", "before-first-apply")
 
+#: Why nothing is done in an environment whose spec says `suspended: true`.
+SUSPENDED = "the environment is suspended"
+
 
 class Op(StrEnum):
     """What is done with one object."""
@@ -61,8 +64,8 @@ class Change:
     """One object, and what is done with it.
 
     `held` says why a change is not carried out (a guard, a suspended environment); "" where it is. `supersedes` is
-    the object of the same lineage that goes when this one has come. `uid` and `version` are those of the live
-    object that the decision was made on: preconditions of what deletes it.
+    the object of the same lineage that goes when this one has come. `uid` is that of the live object
+    that the decision was made on: a precondition of what deletes it.
     """
 
     op: Op
@@ -74,7 +77,6 @@ class Change:
     held: str = ""
     manifest: Manifest | None = None
     uid: str = ""
-    version: str = ""
     supersedes: ObjectId | None = None
     superseded_by: ObjectId | None = None
 
@@ -174,8 +176,8 @@ class Observed:
     """What an environment's cluster has.
 
     `members` carry the environment's label. `foreign` are desired objects that exist without it: id -> whose they
-    are (a set id, or ""). `predictions` exist for what a local look could not call clean. `rebuilt`: the
-    inventory was lost or corrupt, so that members were looked for everywhere we know of.
+    are, in words, or "" where nobody says so. `predictions` exist for what a local look could not call clean.
+    `rebuilt`: the inventory was lost or corrupt, so that members were looked for everywhere we know of.
     """
 
     environment: str
@@ -184,6 +186,10 @@ class Observed:
     predictions: Mapping[ObjectId, Prediction] = field(default_factory=dict)
     inventory: Inventory | None = None
     rebuilt: bool = False
+
+    def has_run(self, target: ObjectId) -> bool:
+        """Whether it is something that runs once, and has."""
+        return self.inventory is not None and target in self.inventory.finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +261,8 @@ def environment(wanted: Wanted, observed: Observed) -> tuple[list[Change], list[
     if not wanted.complete:
         changes = [_held_while_incomplete(change) for change in changes]
     if wanted.suspended:
-        changes = [_held(change, "the environment is suspended") for change in changes]
-        deletions = [_held(change, "the environment is suspended") for change in deletions]
+        changes = [_held(change, SUSPENDED) for change in changes]
+        deletions = [_held(change, SUSPENDED) for change in deletions]
     return sorted(changes, key=_order) + sorted(deletions, key=_order, reverse=True), guards
 
 
@@ -268,8 +274,12 @@ def assemble(
     return Plan(listed, tuple(notes), tuple(guards), offline, plan_id(listed))
 
 
-def approved(plan: Plan) -> Plan:
-    """The plan, with the limits lifted that a person may lift. Its id stays: it is what was approved."""
+def approved(plan: Plan, approval: str) -> Plan:
+    """The plan, with the limits lifted that a person may lift, if it is the one that was approved."""
+    if plan.id != approval:
+        remark = f" (what was approved is another plan, {approval})"
+        guards = tuple(replace(g, message=g.message + remark) if g.approvable else g for g in plan.guards)
+        return replace(plan, guards=guards)
     lifted = {(guard.environment, guard.message) for guard in plan.guards if guard.approvable}
     changes = tuple(replace(c, held="") if (c.environment, c.held) in lifted else c for c in plan.changes)
     return replace(plan, changes=changes, guards=tuple(g for g in plan.guards if not g.approvable))
@@ -281,8 +291,11 @@ def plan_id(changes: Iterable[Change]) -> str:
     for change in changes:
         if change.op is Op.UNCHANGED:
             continue
-        wanted = change.manifest.body["metadata"]["annotations"][CONTENT_HASH] if change.manifest else change.uid
-        digest.update("\0".join((change.environment, change.op, *change.id, wanted)).encode() + b"\n")
+        wanted = change.manifest.body["metadata"]["annotations"][CONTENT_HASH] if change.manifest else ""
+        # What the server said of it is left out: a preview asks about more objects than a run, and an approval of
+        # the one must be an approval of the other.
+        verb = change.op if change.op in (Op.DELETE, Op.REPLACE) else "apply"
+        digest.update("\0".join((change.environment, verb, *change.id, wanted, change.uid)).encode() + b"\n")
     return digest.hexdigest()[:12]
 
 
@@ -305,13 +318,12 @@ def _change(manifest: Manifest, observed: Observed) -> Change:
     base = Change(Op.UNCHANGED, manifest.id, observed.environment, manifest.origin, manifest=manifest)
     live = observed.members.get(manifest.id)
     if live is not None:
-        base = replace(base, uid=live["metadata"].get("uid", ""), version=live["metadata"].get("resourceVersion", ""))
+        base = replace(base, uid=live["metadata"].get("uid", ""))
     elif manifest.id in observed.foreign:
         return replace(base, op=Op.CONFLICT, reason=_whose(observed.foreign[manifest.id], observed.environment))
-    prediction = observed.predictions.get(manifest.id)
-    match prediction:
-        case None if live is None and _has_run(manifest.id, observed):
-            return replace(base, reason="it has run; the cluster has cleaned it up since")
+    elif observed.has_run(manifest.id):
+        return replace(base, reason="it has run; the cluster has cleaned it up since")
+    match observed.predictions.get(manifest.id):
         case None:
             return base if live is not None else replace(base, op=Op.CREATE)
         case Predicted(body, forced):
@@ -338,20 +350,14 @@ def _change(manifest: Manifest, observed: Observed) -> Change:
             return replace(base, op=Op.REFUSED, reason=message)
 
 
-def _has_run(target: ObjectId, observed: Observed) -> bool:
-    return observed.inventory is not None and target in observed.inventory.finished
-
-
 def _only_wanted(fields: tuple[FieldChange, ...]) -> tuple[FieldChange, ...]:
     """Of a comparison with a manifest that lacks the server's defaults: only what the manifest does say."""
     return tuple(change for change in fields if change.new is not diff.ABSENT)
 
 
 def _whose(owner: str, environment: str) -> str:
-    if owner:
-        return f"it belongs to another set of objects ({owner}); two owners would fight over it"
-    label = f"{inventory.PART_OF}={inventory.set_id(environment)}"
-    return f"it exists, and Trueup did not make it; to hand it over, give it the label {label}"
+    found = f"it belongs to {owner}" if owner else "it exists, and Trueup did not make it"
+    return f"{found}; to hand it over, give it the label {inventory.PART_OF}={inventory.set_id(environment)}"
 
 
 def _deletions(wanted: Wanted, observed: Observed) -> list[Change]:
@@ -368,7 +374,6 @@ def _deletions(wanted: Wanted, observed: Observed) -> list[Change]:
             target,
             observed.environment,
             uid=metadata.get("uid", ""),
-            version=metadata.get("resourceVersion", ""),
             held=_why_kept(target, metadata),
         )
         deletions.append(change)
@@ -435,9 +440,10 @@ def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change]) -> 
         message = "the inventory was lost and is rebuilt from labels; this run deletes nothing, the next one may"
         return [Guard(name, "prune/rebuilt", message, approvable=False)]
     total = sum(target.kind not in NEVER_PRUNED for target in observed.members)
-    if lost and len(lost) >= total:
+    if lost and (len(lost) >= total or not wanted.in_specs):
+        number = f"all {total}" if len(lost) >= total else f"{len(lost)} of {total}"
         what = "" if wanted.in_specs else ", because no spec names the environment any more"
-        return [Guard(name, "prune/all", f"all {total} objects of {name} would be deleted{what}", approvable=True)]
+        return [Guard(name, "prune/all", f"{number} objects of {name} would be deleted{what}", approvable=True)]
     if len(lost) > max(PRUNE_FREE, int(total * PRUNE_SHARE)):
         message = f"{len(lost)} of {total} objects of {name} would be deleted, more than {PRUNE_SHARE:.0%}"
         return [Guard(name, "prune/budget", message, approvable=True)]
@@ -445,7 +451,7 @@ def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change]) -> 
 
 
 def _held_while_incomplete(change: Change) -> Change:
-    if change.id.kind == "HTTPRoute" and change.op in (Op.CHANGE, Op.REPLACE):
+    if change.id.kind == "HTTPRoute" and change.uid and change.is_action:
         return _held(change, "not all specs could be read and rendered, so existing routes stay as they are")
     return change
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 from reconciler import apply, desired, facts, observe, plan, source, specs
 from reconciler.cluster import ApiError, Reader, Writer
@@ -45,9 +46,8 @@ class Request:
     wait_s: float = 0.0
 
 
-def preview_offline(request: Request) -> Report:
+def preview_offline(loaded: Loaded) -> Report:
     """What the specs ask for, without any cluster or network."""
-    loaded = load(request.paths)
     changes: list[Change] = []
     notes: list[Note] = []
     problems = list(loaded.problems)
@@ -76,14 +76,11 @@ def reconcile(
 
         second_look = _SecondLook(request, planned.facts)
         targets = {
-            stand.name: apply.Target(
-                writer_of(stand.plane),
-                stand.observed,
-                stand.manifests,
-                stand.in_specs,
-                partial(second_look.of, stand.name),
+            wanted.environment: apply.Target(
+                writer_of(plane), wanted, observed, partial(second_look.of, wanted.environment)
             )
-            for stand in planned.stands
+            for wanted, plane, observed in planned.stands
+            if not wanted.suspended
         }
         done = []
         for one in apply.carry_out(report.plan, targets, pool, wait_s=request.wait_s):
@@ -112,15 +109,12 @@ def load(paths: Sequence[Path]) -> Loaded:
 # -- the plan, with what it was made from ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Stand:
+class _Stand(NamedTuple):
     """Where one environment stands: what it should have, and what it has."""
 
-    name: str
+    wanted: Wanted
     plane: DataPlane
-    manifests: tuple[Manifest, ...]
     observed: Observed
-    in_specs: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +144,13 @@ def _plan(request: Request, reader_of: Callable[[DataPlane], Reader], pool: Exec
         except ApiError as error:
             trouble.append(Trouble(f"environment {wanted.environment}", str(error)))
             continue
-        stands.append(_Stand(wanted.environment, plane, tuple(wanted.manifests), observed, wanted.in_specs))
+        stands.append(_Stand(wanted, plane, observed))
         theirs, limits = plan.environment(wanted, observed)
         changes += theirs
         guards += limits
     planned = plan.assemble(changes, _notes(units), guards)
-    if request.approved and request.approved == planned.id:
-        planned = plan.approved(planned)
+    if request.approved:
+        planned = plan.approved(planned, request.approved)
     report = Report(tuple(sorted(problems)), planned, trouble=tuple(trouble))
     return _Planned(report, tuple(stands), known)
 
@@ -189,16 +183,26 @@ def _environments(
             continue
         planes.setdefault(reader, placed.spec.data_plane)
         by_cluster.setdefault(reader, []).append(name)
+    left_over: set[str] = set()
     for reader, names in by_cluster.items():
         try:
             inventories = observe.inventories(reader)
         except ApiError as error:
             trouble.append(Trouble(f"environment{'s' * (len(names) > 1)} {', '.join(names)}", str(error)))
             continue
+        namespaces: dict[str, str] = {}
         for name in names:
             spec = catalog.environments[name].spec
+            # Two clusters by their specs may be one by the command line.
+            first = namespaces.setdefault(spec.namespace_name, name)
+            if first != name:
+                message = f"environment {first} has the namespace {spec.namespace_name} of the same cluster"
+                trouble.append(Trouble(f"environment {name}", message))
+                continue
             yield Wanted(name, manifests[name], whole[name], spec.suspended), planes[reader], inventories
-        for name in sorted(inventories.keys() - catalog.environments.keys()):
+        # Two contexts may lead to one cluster, and two clusters may have left-overs of one name: one at a time.
+        for name in sorted(inventories.keys() - catalog.environments.keys() - left_over):
+            left_over.add(name)
             yield Wanted(name, (), complete, in_specs=False), planes[reader], inventories
 
 

@@ -194,14 +194,16 @@ class Reader:
 class Writer(Reader):
     """A `Reader` that can also change what the cluster holds."""
 
-    def apply(self, body: Body, *, force: bool = False) -> Body:
+    def apply(self, body: Body, *, force: bool = False, manager: str = FIELD_MANAGER) -> Body:
         """Server-side apply: create the object, or set the fields that it states. What is now stored.
 
         A field that another manager set to another value is a `FieldConflict`, unless `force` takes it
         over. With a resourceVersion in its metadata it is done only if the object still has that one; with
-        the uid too, it is not made anew where somebody has deleted it.
+        the uid too, it is not made anew where somebody has deleted it. `manager` owns the fields.
         """
-        return _apply(self._connection, self._path(object_id(body)), body, force=force, dry_run=False)
+        return _apply(
+            self._connection, self._path(object_id(body)), body, force=force, dry_run=False, manager=manager
+        )
 
     def create(self, body: Body) -> Body:
         """Create the object, or raise `AlreadyExists`. What is now stored.
@@ -315,11 +317,13 @@ class _Discovery:
         self._read_at[api_version] = now
 
 
-def _apply(connection: Connection, path: str, body: Body, *, force: bool, dry_run: bool) -> Body:
+def _apply(
+    connection: Connection, path: str, body: Body, *, force: bool, dry_run: bool, manager: str = FIELD_MANAGER
+) -> Body:
     metadata = body["metadata"]
     return connection.request(
         "PATCH",
-        path + _apply_query(force, dry_run),
+        path + _apply_query(force, dry_run, manager),
         target=object_id(body),
         body=apply_patch(body),
         headers=_APPLY,
@@ -328,9 +332,9 @@ def _apply(connection: Connection, path: str, body: Body, *, force: bool, dry_ru
 
 
 @cache
-def _apply_query(force: bool, dry_run: bool) -> str:
+def _apply_query(force: bool, dry_run: bool, manager: str) -> str:
     return _query(
-        fieldManager=FIELD_MANAGER,
+        fieldManager=manager,
         force="true" if force else "false",
         fieldValidation="Strict",
         dryRun="All" if dry_run else "",

@@ -18,13 +18,13 @@ class Outcome(StrEnum):
     APPLIED = "applied"
     DELETED = "deleted"
     FAILED = "failed"  #: the cluster refused it, or it will never be ready
-    BLOCKED = "blocked"  #: left alone, because of something else that failed
+    BLOCKED = "blocked"  #: left alone, because of something else that failed, or somebody else's fields
     WAITING = "waiting"  #: not yet; the next run goes on
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A change, and what became of it. `infrastructure`: the cluster could not be reached, or did not know us."""
+    """A change, and what became of it. `infrastructure`: no spec could mend it; the cluster is in the way."""
 
     change: Change
     outcome: Outcome
@@ -73,7 +73,7 @@ def exit_code(report: Report, *, detailed: bool = False) -> ExitCode:
         return ExitCode.WORLD
     if report.plan and report.plan.guards:
         return ExitCode.BLOCKED
-    if any(change.op is Op.CONFLICT for change in changes):
+    if any(change.op is Op.CONFLICT for change in changes) or any(o.outcome is Outcome.BLOCKED for o in outcomes):
         return ExitCode.BLOCKED
     settled = {done.change.id for done in outcomes if done.outcome in (Outcome.APPLIED, Outcome.DELETED)}
     if detailed and report.plan and any(change.id not in settled for change in report.plan.actions):

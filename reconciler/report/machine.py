@@ -18,9 +18,9 @@ FORMAT_VERSION = "1.0"
 SCHEMA_FILE = files("reconciler.report") / "report.schema.json"
 
 
-def report(report: Report, form: Literal["json", "yaml"] | str) -> str:
-    """The report as one document."""
-    document = as_data(report)
+def report(report: Report, form: Literal["json", "yaml"] | str, *, detailed: bool = False) -> str:
+    """The report as one document. `detailed`: as in `exit_code`."""
+    document = as_data(report, detailed=detailed)
     if form == "yaml":
         return quoted_yaml.dump(document)
     return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n"
@@ -34,11 +34,11 @@ def manifests(bodies: Iterable[Body], form: Literal["json", "yaml"] | str) -> st
     return orjson.dumps(listed, option=orjson.OPT_INDENT_2).decode() + "\n"
 
 
-def as_data(report: Report) -> dict[str, Any]:
+def as_data(report: Report, *, detailed: bool = False) -> dict[str, Any]:
     """The report as plain data."""
     return {
         "format_version": FORMAT_VERSION,
-        "exit_code": int(exit_code(report)),
+        "exit_code": int(exit_code(report, detailed=detailed)),
         "problems": [_problem(problem) for problem in report.problems],
         "plan": None if report.plan is None else _plan(report.plan),
         "results": [_result(done) for done in report.done],

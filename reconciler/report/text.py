@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from reconciler.diff import FieldChange
-from reconciler.plan import Change, Guard, Op, Plan
+from reconciler.plan import SUSPENDED, Change, Guard, Op, Plan
 from reconciler.report import Done, Outcome, Report, Trouble
 from schemas.problem import Problem
 
@@ -107,7 +107,10 @@ def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
 
 def headline(plan: Plan) -> str:
     """`Plan 3f9a1c2e77aa: 34 to create, 1 to delete.`"""
-    counts = [f"{plan.count(op)} {words}" for op, words in _SUMMARY if plan.count(op)]
+    held = sum(bool(change.held) for change in plan.changes)
+    numbers = {op: sum(change.op is op and not change.held for change in plan.changes) for op, _ in _SUMMARY}
+    counts = [f"{numbers[op]} {words}" for op, words in _SUMMARY if numbers[op]]
+    counts += [f"{held} held"] if held else []
     if not counts:
         return "Plan: there is nothing that the specs ask for."
     if all(change.op is Op.UNCHANGED for change in plan.changes):
@@ -130,7 +133,8 @@ def end(report: Report, *, color: bool) -> Iterator[str]:
     yield from _troubles(report.trouble, color=color)
     counts = {outcome: sum(one.outcome is outcome for one in report.done) for outcome in Outcome}
     words = ", ".join(f"{number} {outcome}" for outcome, number in counts.items() if number)
-    held = sum(bool(change.held) for change in report.plan.changes) if report.plan else 0
+    # What is suspended is as the specs ask for.
+    held = sum(change.held not in ("", SUSPENDED) for change in report.plan.changes) if report.plan else 0
     words = ", ".join(filter(None, (words, f"{held} held" if held else "")))
     unsettled = report.trouble or held or counts[Outcome.FAILED] or counts[Outcome.BLOCKED] or counts[Outcome.WAITING]
     if words:

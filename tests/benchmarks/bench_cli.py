@@ -66,7 +66,9 @@ def main() -> None:
             subprocess.run([RECONCILE, "down"], env=os.environ | home, check=True, capture_output=True)
 
 
-def show(title: str, command: list[str], runs: int, floor: float, target: str, env: dict[str, str] | None = None) -> None:
+def show(
+    title: str, command: list[str], runs: int, floor: float, target: str, env: dict[str, str] | None = None
+) -> None:
     """One row."""
     seconds, mebibytes = measured(command, runs, env)
     print(f"{title:44}{seconds:9.3f}{mebibytes:7.0f}{seconds / floor:9.1f}{target:>9}", flush=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import yaml
 
@@ -50,7 +50,7 @@ spec:
 """
 
 
-def best_of(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def best_of(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     best = dict.fromkeys(candidates, float("inf"))
     for _ in range(rounds):
         for name, run in candidates.items():

@@ -74,6 +74,11 @@ class Environment:
     def live(self, body: Body) -> Body | None:
         return self.writer.get(self.manifest(body).id)
 
+    def versions(self) -> set[str]:
+        """The resourceVersions of everything that a run may have written."""
+        ids = [*(m.id for m in self.wanted.manifests), inventory.object_id_of(self.name)]
+        return {self.writer.get(target)["metadata"]["resourceVersion"] for target in ids}
+
     def inventory(self) -> set[str]:
         """The kinds that the inventory knows of."""
         stored = self.writer.get(inventory.object_id_of(self.name))
@@ -111,9 +116,9 @@ class TestARun:
 
     def test_that_changes_nothing_writes_nothing(self, environment: Environment):
         environment.run(deployment("churn"), *MAPS)
-        before = environment.writer.list("v1", "ConfigMap").resource_version
+        before = environment.versions()
         assert environment.run(deployment("churn"), *MAPS) == []
-        assert environment.writer.list("v1", "ConfigMap").resource_version == before
+        assert environment.versions() == before
 
     def test_shows_the_change_of_one_field_and_makes_it(self, environment: Environment):
         environment.run(deployment("churn", replicas=2))
@@ -496,6 +501,16 @@ class TestTheWholeStory:
     def test_a_suspended_environment_is_not_written_to(self, environment: Environment, tmp_path: Path):
         assert self._run(environment, tmp_path, "suspended: true").done == ()
         assert environment.writer.get(inventory.object_id_of(environment.name)) is None
+
+    def test_two_environments_that_turn_out_to_share_a_namespace_do_not_fight_over_it(
+        self, environment: Environment, tmp_path: Path
+    ):
+        name, space = environment.name, f"namespace: {environment.name}-shared, object_storage: s3://bucket/trueup"
+        state = f"data_plane: {{type: kubernetes, context: a}}, {space}}}\n    - {{name: {name}-2, "
+        report = self._run(environment, tmp_path, f"{state}data_plane: {{type: kubernetes, context: b}}, {space}")
+        assert {one.change.environment for one in report.done} == {name}
+        assert [trouble.where for trouble in report.trouble] == [f"environment {name}-2"]
+        assert f"environment {name} has the namespace" in report.trouble[0].message
 
     def test_an_environment_is_applied_and_the_next_run_has_nothing_to_do(
         self, environment: Environment, tmp_path: Path

@@ -244,6 +244,11 @@ class TestGuards:
         assert only(planned([manifest], seen)[0]).is_action
         assert not only(planned([manifest], seen, complete=False)[0]).is_action
 
+    def test_an_existing_route_that_cannot_be_verified_stays_as_well(self):
+        manifest = wanted("HTTPRoute", rules=["new"])
+        seen = observed(live(manifest, content="0"), predictions={manifest.id: Unverifiable("no dry run")})
+        assert not only(planned([manifest], seen, complete=False)[0]).is_action
+
     def test_everything_else_goes_on_while_the_specs_have_errors(self):
         assert only(planned([wanted()], complete=False)[0]).is_action
 
@@ -271,6 +276,14 @@ class TestGuards:
         guard = only(planned([], seen, in_specs=False)[1])
         assert "no spec names the environment any more" in guard.message
 
+    def test_it_needs_approval_even_where_something_of_it_stays(self):
+        seen = observed(
+            live(wanted(name="a")), live(wanted(name="b"), annotations={"trueup.dev/prevent-deletion": "true"})
+        )
+        changes, guards = planned([], seen, in_specs=False)
+        assert [guard.rule for guard in guards] == ["prune/all"]
+        assert not any(change.is_action for change in changes)
+
     def test_a_lost_inventory_deletes_nothing_on_the_run_that_rebuilds_it(self):
         kept, seen = _environment_of(10, keep=9)
         changes, guards = planned(kept, replace(seen, rebuilt=True, inventory=None))
@@ -287,7 +300,10 @@ class TestGuards:
     def test_an_approval_lifts_the_guards_of_exactly_the_plan_that_it_names(self):
         _, seen = _environment_of(3, keep=0)
         blocked = plan.assemble(*_split(planned([], seen)))
-        lifted = plan.approved(blocked)
+        lifted = plan.approved(blocked, blocked.id)
+        missed = plan.approved(blocked, "0123456789ab")
+        assert missed.actions == ()
+        assert "what was approved is another plan, 0123456789ab" in only(missed.guards).message
         assert (len(blocked.actions), len(lifted.actions)) == (0, 3)
         assert lifted.id == blocked.id
         _, other = _environment_of(4, keep=0)
@@ -363,6 +379,13 @@ class TestOrderAndId:
         assert first.id != plan.assemble(planned([wanted(content="2", replicas=3)])[0]).id
         unchanged = plan.assemble(planned([manifest], observed(live(manifest)))[0])
         assert unchanged.id == plan.assemble([]).id
+
+    def test_a_preview_that_asked_the_server_has_the_id_of_the_run_that_did_not(self):
+        manifest = wanted(replicas=2)
+        run = plan.assemble(planned([manifest])[0])
+        for answer in (Predicted(live(manifest)), Unverifiable("no such kind"), Refusal("no")):
+            preview = plan.assemble(planned([manifest], observed(predictions={manifest.id: answer}))[0])
+            assert preview.id == run.id
 
 
 def test_a_persons_tools_are_told_from_controllers():

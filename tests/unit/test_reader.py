@@ -159,7 +159,7 @@ def test_columns_count_characters_not_bytes() -> None:
 
 # -- what is refused: every rule, with its place ----------------------------------------------------------------
 
-REFUSED = {
+REFUSED: dict[str, tuple[str | bytes, int, int]] = {
     "yaml/duplicate-key": ("a: 1\nb: 2\na: 3\n", 3, 1),
     "yaml/alias": ("a: *b\n", 1, 4),
     "yaml/anchor": ("a: &b 1\n", 1, 4),

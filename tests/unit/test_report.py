@@ -124,6 +124,12 @@ CASES = [
     ("an object that the server refused", Report(plan=plan.assemble([change()]), done=(FAILED,)), 1, 1),
     ("a cluster that is away", Report(trouble=(Trouble("production", "no route"),)), 3, 3),
     ("a cluster that was lost", Report(done=(Done(change(), Outcome.FAILED, infrastructure=True),)), 3, 3),
+    (
+        "a deletion that a second look at the specs stopped",
+        Report(plan=plan.assemble([change()]), done=(Done(change(), Outcome.BLOCKED),)),
+        4,
+        4,
+    ),
     ("a guard", Report(plan=plan.assemble([change()], guards=[GUARD])), 4, 4),
     ("a conflict", Report(plan=plan.assemble([change(Op.CONFLICT)])), 4, 4),
 ]
