@@ -15,6 +15,7 @@ from typing import Literal
 
 from reconciler import inventory, plan, readiness
 from reconciler.cluster import (
+    FIELD_MANAGER,
     ApiError,
     FieldConflict,
     Forbidden,
@@ -119,7 +120,8 @@ class _Run:
     def __post_init__(self) -> None:
         self.stored = self.target.observed.inventory
         for change in self.changes:
-            if change.op in (Op.CONFLICT, Op.REFUSED) or (change.held and change.op is Op.CREATE):
+            # A held deletion is in nobody's way; anything else that is held is not as what needs it expects.
+            if change.op in (Op.CONFLICT, Op.REFUSED) or (change.held and change.op is not Op.DELETE):
                 self.failed[change.id] = change.held or change.reason
 
     @property
@@ -178,6 +180,9 @@ class _Run:
             # What cannot be rendered today has not ceased to exist, and what of it has run is not to run again.
             return self._widened()
         left = set(self.target.observed.members) - self.gone
+        if not self.target.wanted.in_specs and all(target.kind in plan.NEVER_PRUNED for target in left):
+            # All that was ours to delete is gone: what stays is for people, and no run need speak of it again.
+            return Inventory(self.environment)
         wanted = {manifest.id for manifest in self.target.wanted.manifests}
         places = frozenset(inventory.place_of(target) for target in left | wanted)
         return Inventory(self.environment, places, self._finished() & frozenset(left | wanted))
@@ -226,18 +231,35 @@ class _Run:
             if change.op is Op.REPLACE and not self._make_room(change):
                 self.failed[change.id] = "the old one is still being deleted; the next run goes on with it"
                 return Done(change, Outcome.WAITING, self.failed[change.id])
-            self._apply(change.manifest.body)
+            self._hand_over_replicas(change)
+            self._apply(change.id, change.manifest.body)
         except ApiError as error:
             return self._failure(change, error)
         return Done(change, Outcome.APPLIED)
 
-    def _apply(self, body: Body) -> None:
+    def _apply(self, target: ObjectId, body: Body) -> None:
         try:
             self.target.writer.apply(body)
         except FieldConflict as conflict:
-            if not all(plan.is_human(manager) for manager, _ in conflict.conflicts):
+            if not all(plan.gives_way(target, manager, path) for manager, path in conflict.conflicts):
                 raise
             self.target.writer.apply(body, force=True)
+
+    def _hand_over_replicas(self, change: Change) -> None:
+        """Keeps the pods of a Deployment that is autoscaled from now on.
+
+        A field whose only owner stops stating it goes back to its default, which for replicas is 1. So a second
+        manager states the live number first; the autoscaler's first write takes it over.
+        """
+        live = self.target.observed.members.get(change.id)
+        if change.id.kind != "Deployment" or live is None or change.manifest is None:
+            return
+        if "replicas" in change.manifest.body["spec"] or not _states_replicas(live):
+            return
+        identity = {"name": change.id.name, "namespace": change.id.namespace}
+        replicas = {"replicas": live["spec"]["replicas"]}
+        body = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": identity, "spec": replicas}
+        self.target.writer.apply(body, force=True, manager=f"{FIELD_MANAGER}-handover")
 
     def _make_room(self, change: Change) -> bool:
         """Deletes the old object of a replacement. Whether it went in time: pods may take a minute to end."""
@@ -361,6 +383,13 @@ class _Run:
             if foreign or self.clock() >= until:
                 return False
             time.sleep(_POLL_SECONDS)
+
+
+def _states_replicas(live: Body) -> bool:
+    """Whether the number of pods is ours, by the server's own account."""
+    entries = live["metadata"].get("managedFields", ())
+    ours = [entry for entry in entries if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"]
+    return any("f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {}) for entry in ours)
 
 
 def _system_namespace() -> Body:

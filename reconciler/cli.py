@@ -96,7 +96,9 @@ def reconcile(
     live: Annotated[bool, typer.Option("--live", help="With --dry-run: compare with the clusters.")] = False,
     output: Output = Format.TEXT,
     detailed_exitcode: DetailedExitCode = False,
-    approve: Annotated[str, typer.Option(help="Lift the guards of the plan with this id.", metavar="PLAN-ID")] = "",
+    approve: Annotated[
+        list[str] | None, typer.Option(help="Lift the limit that named this id; may be given again.", metavar="ID")
+    ] = None,
     wait: Annotated[
         float, typer.Option(help="Wait so long for what was applied to be ready.", metavar="SECONDS")
     ] = 0.0,
@@ -270,7 +272,7 @@ def _refuse_given(ctx: typer.Context) -> None:
 
 
 def _request(
-    files: list[Path] | None, approved: str = "", mirrors: list[str] | None = None, wait_s: float = 0.0
+    files: list[Path] | None, approved: list[str] | None = None, mirrors: list[str] | None = None, wait_s: float = 0.0
 ) -> Request:
     from reconciler.reconcile import Request
 
@@ -281,7 +283,7 @@ def _request(
     if not 0 <= wait_s < float("inf"):  # NaN too is never over
         _fail(f"--wait wants a number of seconds, not {wait_s}", code=1)
     default = Path("specs") if Path("specs").is_dir() else Path()
-    return Request(tuple(files or (default,)), approved, {a: b for a, _, b in pairs}, wait_s)
+    return Request(tuple(files or (default,)), frozenset(approved or ()), {a: b for a, _, b in pairs}, wait_s)
 
 
 def _clusters(home: Path | None, kubeconfig: str | None, context: str | None) -> Clusters:

@@ -6,6 +6,7 @@ one added container, not every later one changed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -31,15 +32,18 @@ class FieldChange(NamedTuple):
 
 
 def compare(old: Body, new: Body) -> tuple[FieldChange, ...]:
-    """The differences of two objects, without what the server writes. Values of Secrets are never in the result."""
+    """The differences of two objects, without what the server writes.
+
+    Values of Secrets are never in the result, and neither are values that somebody put beside a name that speaks of a
+    credential: a live object may hold what a spec would not.
+    """
     changes = tuple(
         change
         for change in _compare("", _visible(old), _visible(new))
         if not change.path.startswith("metadata.annotations[trueup.dev/content-hash]")
     )
-    if new.get("kind") == "Secret" or old.get("kind") == "Secret":
-        changes = tuple(map(_masked, changes))
-    return changes
+    is_secret = new.get("kind") == "Secret" or old.get("kind") == "Secret"
+    return tuple(_masked(change) if is_secret else _without_credentials(change) for change in changes)
 
 
 def _visible(body: Body) -> Body:
@@ -100,6 +104,44 @@ def _below(path: str, key: str) -> str:
     if "." in key or "/" in key:
         return f"{path}[{key}]"
     return f"{path}.{key}" if path else key
+
+
+#: Names of environment variables and keys whose values are nobody's business.
+_CREDENTIAL = re.compile(r"token|secret|passw|credential|private|api_?-?key|access_?-?key|last-applied", re.IGNORECASE)
+_HIDDEN = "(hidden)"
+
+
+def _without_credentials(change: FieldChange) -> FieldChange:
+    if not _CREDENTIAL.search(change.path):
+        return FieldChange(change.path, _hide_inside(change.old), _hide_inside(change.new))
+    old, new = (_hide(value) for value in change[1:])
+    return FieldChange(change.path, old, new)
+
+
+def _hide(value: Any) -> Any:
+    """Everything that a container's variable or a map's value holds, except where it names a Secret to read from."""
+    if isinstance(value, str):
+        return _HIDDEN
+    if isinstance(value, dict):
+        return {key: _hide(item) if key in ("value", "data") else _hide_inside(item) for key, item in value.items()}
+    return _hide_inside(value)
+
+
+def _hide_inside(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_hide_inside(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if isinstance(value.get("name"), str) and _CREDENTIAL.search(value["name"]) and "value" in value:
+        return value | {"value": _HIDDEN}
+    return {
+        key: _HIDDEN if isinstance(item, str) and _CREDENTIAL.search(key) and key not in _NAMES else _hide_inside(item)
+        for key, item in value.items()
+    }
+
+
+#: Keys of the API that speak of secrets and hold names.
+_NAMES = frozenset({"secretName", "automountServiceAccountToken", "secretKeyRef", "secretRef"})
 
 
 def _masked(change: FieldChange) -> FieldChange:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -52,9 +53,11 @@ def _start(home: Path) -> int:
     (home / "pid").write_text(f"{process.pid}\n", encoding="ascii")
     assert process.stdout is not None
     # The server says one line when it serves; the pipe ends when it does not.
-    line = process.stdout.readline().decode(errors="replace")
+    readable, _, _ = select.select([process.stdout], [], [], _START_SECONDS)
+    line = process.stdout.readline().decode(errors="replace") if readable else ""
     if not line.startswith("ready "):
-        process.wait(_START_SECONDS)
+        process.kill()
+        process.wait()
         raise LocalError(f"the embedded data plane did not start; {_last_words(log_path)}")
     return process.pid
 

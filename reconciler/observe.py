@@ -33,7 +33,7 @@ from reconciler.plan import (
     Prediction,
     Refusal,
     Unverifiable,
-    is_human,
+    gives_way,
     is_settled,
 )
 from renderers.manifest import Body, Manifest, ObjectId, object_id
@@ -138,7 +138,7 @@ def _predict(reader: Reader, body: Body, taken: tuple[tuple[str, str], ...] = ()
     try:
         return Predicted(reader.predict(body, force=bool(taken)), taken)
     except FieldConflict as conflict:
-        if taken or not all(is_human(manager) for manager, _ in conflict.conflicts):
+        if taken or not all(gives_way(object_id(body), manager, path) for manager, path in conflict.conflicts):
             return Conflicted(conflict.conflicts)
         return _predict(reader, body, conflict.conflicts)
     except Invalid as invalid:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -12,7 +12,7 @@ from reconciler import diff, inventory, readiness
 from reconciler.diff import FieldChange
 from reconciler.inventory import CONTENT_HASH, Inventory
 from renderers.manifest import Body, Manifest, ObjectId, Origin
-from renderers.names import LINEAGE
+from renderers.names import LINEAGE, PROTECTED
 
 #: In which order kinds are applied; pruning goes the other way. A kind that is not here comes with the workloads.
 STAGES: tuple[frozenset[str], ...] = (
@@ -38,6 +38,8 @@ RUN_ONCE = frozenset({"Job"})
 #: A plan deletes at most this share of an environment, or this many objects if that is more, and never all.
 PRUNE_SHARE = 0.20
 PRUNE_FREE = 5
+
+PROTECTED_TEXT = "a protected variation would be removed, or its model's traffic moved"
 
 #: Managers that are a person at a keyboard; Git wins over them. Any other manager is asked about, never overridden.
 HUMAN_TOOLS = ("kubectl", "k9s", "rancher", "lens", "Mozilla", "dashboard", "headlamp", "before-first-apply")
@@ -97,12 +99,15 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A limit that the plan ran into. `approvable`: `--approve` with the plan's id lifts it."""
+    """A limit that one environment's part of the plan ran into.
+
+    `approval` is what `--approve` takes to lift it: the id of exactly that part. "" where nobody can lift it.
+    """
 
     environment: str
     rule: str
     message: str
-    approvable: bool
+    approval: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +260,17 @@ def environment(wanted: Wanted, observed: Observed) -> tuple[list[Change], list[
     changes = [_change(manifest, observed) for manifest in wanted.manifests]
     deletions = _deletions(wanted, observed)
     changes, deletions = _paired(changes, deletions, observed)
-    guards = _guards(wanted, observed, deletions)
+    approval = plan_id((*changes, *deletions))
+    guards = _guards(wanted, observed, deletions, approval)
     if guards:
         deletions = [_held(change, guards[0].message) for change in deletions]
+    if not wanted.suspended:
+        protected = Guard(observed.environment, "variation/protected", PROTECTED_TEXT, approval)
+        touched = [_touches_protected(change, observed) for change in (*changes, *deletions)]
+        if any(touched):
+            guards = [*guards, protected]
+            changes = [_held(c, PROTECTED_TEXT) if _touches_protected(c, observed) else c for c in changes]
+            deletions = [_held(c, PROTECTED_TEXT) if _touches_protected(c, observed) else c for c in deletions]
     if not wanted.complete:
         changes = [_held_while_incomplete(change) for change in changes]
     if wanted.suspended:
@@ -274,15 +287,16 @@ def assemble(
     return Plan(listed, tuple(notes), tuple(guards), offline, plan_id(listed))
 
 
-def approved(plan: Plan, approval: str) -> Plan:
-    """The plan, with the limits lifted that a person may lift, if it is the one that was approved."""
-    if plan.id != approval:
-        remark = f" (what was approved is another plan, {approval})"
-        guards = tuple(replace(g, message=g.message + remark) if g.approvable else g for g in plan.guards)
-        return replace(plan, guards=guards)
-    lifted = {(guard.environment, guard.message) for guard in plan.guards if guard.approvable}
+def approved(plan: Plan, approvals: Collection[str]) -> Plan:
+    """The plan, with the limits lifted that a person has approved. What was approved for another plan lifts nothing."""
+    lifted = {(guard.environment, guard.message) for guard in plan.guards if guard.approval in approvals}
     changes = tuple(replace(c, held="") if (c.environment, c.held) in lifted else c for c in plan.changes)
-    return replace(plan, changes=changes, guards=tuple(g for g in plan.guards if not g.approvable))
+    left = [guard for guard in plan.guards if (guard.environment, guard.message) not in lifted]
+    unused = sorted(set(approvals) - {guard.approval for guard in plan.guards})
+    if unused and left:
+        remark = f" (what was approved is another plan: {', '.join(unused)})"
+        left = [replace(guard, message=guard.message + remark) for guard in left]
+    return replace(plan, changes=changes, guards=tuple(left))
 
 
 def plan_id(changes: Iterable[Change]) -> str:
@@ -302,6 +316,14 @@ def plan_id(changes: Iterable[Change]) -> str:
 def stage(target: ObjectId) -> int:
     """The number of the stage in which an object is applied; deletion goes from the highest to the lowest."""
     return _STAGE_OF.get(target.kind, _WORKLOADS)
+
+
+def gives_way(target: ObjectId, manager: str, path: str) -> bool:
+    """Whether a field is taken over from its manager: from a person's tool, and `replicas` from an autoscaler.
+
+    A Deployment that states its replicas is not autoscaled any more; its ScaledObject goes at the end of the run.
+    """
+    return is_human(manager) or (target.kind == "Deployment" and path == ".spec.replicas")
 
 
 def is_human(manager: str) -> bool:
@@ -421,33 +443,36 @@ def _lineage(target: ObjectId, body: Body) -> tuple[str, str] | None:
     return (target.kind, lineage) if lineage else None
 
 
-def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change]) -> list[Guard]:
+def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change], approval: str) -> list[Guard]:
     """Why nothing may be deleted now. What is superseded does not count against the budget: it has a successor."""
     lost = [change for change in deletions if not change.held and change.superseded_by is None]
     name = observed.environment
     if not deletions or wanted.suspended:
         return []
     if not wanted.complete:
-        return [
-            Guard(
-                name,
-                "prune/incomplete",
-                "not all specs could be read and rendered, so nothing is deleted",
-                approvable=False,
-            )
-        ]
+        return [Guard(name, "prune/incomplete", "not all specs could be read and rendered, so nothing is deleted")]
     if observed.rebuilt:
         message = "the inventory was lost and is rebuilt from labels; this run deletes nothing, the next one may"
-        return [Guard(name, "prune/rebuilt", message, approvable=False)]
+        return [Guard(name, "prune/rebuilt", message)]
     total = sum(target.kind not in NEVER_PRUNED for target in observed.members)
     if lost and (len(lost) >= total or not wanted.in_specs):
         number = f"all {total}" if len(lost) >= total else f"{len(lost)} of {total}"
         what = "" if wanted.in_specs else ", because no spec names the environment any more"
-        return [Guard(name, "prune/all", f"{number} objects of {name} would be deleted{what}", approvable=True)]
+        return [Guard(name, "prune/all", f"{number} objects of {name} would be deleted{what}", approval)]
     if len(lost) > max(PRUNE_FREE, int(total * PRUNE_SHARE)):
         message = f"{len(lost)} of {total} objects of {name} would be deleted, more than {PRUNE_SHARE:.0%}"
-        return [Guard(name, "prune/budget", message, approvable=True)]
+        return [Guard(name, "prune/budget", message, approval)]
     return []
+
+
+def _touches_protected(change: Change, observed: Observed) -> bool:
+    """Whether it takes a protected variation away, or moves the traffic of a model that has one."""
+    live = observed.members.get(change.id)
+    if live is None or not change.is_action or live["metadata"].get("annotations", {}).get(PROTECTED) != "true":
+        return False
+    if change.id.kind == "HTTPRoute":
+        return change.op is Op.DELETE or any(field.path.startswith("spec.rules") for field in change.fields)
+    return change.op is Op.DELETE and change.superseded_by is None
 
 
 def _held_while_incomplete(change: Change) -> Change:

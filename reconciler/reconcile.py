@@ -36,12 +36,12 @@ THREADS = 8
 class Request:
     """What is asked of a run.
 
-    `approved` is the id of a plan whose guards a person lifts. `mirrors` maps the beginnings of repository URLs to
-    where they are to be read instead.
+    `approved` are the ids of limits that a person lifts (`plan.Guard`). `mirrors` maps the beginnings of repository
+    URLs to where they are to be read instead.
     """
 
     paths: tuple[Path, ...]
-    approved: str = ""
+    approved: frozenset[str] = frozenset()
     mirrors: Mapping[str, str] = field(default_factory=dict)
     wait_s: float = 0.0
 

@@ -26,8 +26,8 @@ from schemas.base import (
 )
 from schemas.resources import InstanceName
 
-#: Namespaces that belong to the cluster itself.
-RESERVED_NAMESPACES = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
+#: Namespaces that belong to the cluster itself, and the one where Trueup keeps its inventories.
+RESERVED_NAMESPACES = frozenset({"default", "kube-system", "kube-public", "kube-node-lease", "trueup-system"})
 
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
@@ -284,7 +284,7 @@ class Environment(SpecModel):
         namespace = self.namespace_name
         if namespace in RESERVED_NAMESPACES or namespace.startswith("kube-"):
             at = "namespace" if self.namespace else "name"
-            refuse("environment/reserved-namespace", f"the namespace {namespace} belongs to the cluster", at=at)
+            refuse("environment/reserved-namespace", f"the namespace {namespace} is reserved", at=at)
         if self.name in self.promote_after:
             refuse("environment/promote-after", "an environment cannot come after itself", at="promote_after")
         if self.data_plane.type == "kubernetes" and not (self.object_storage or "").startswith("s3:"):

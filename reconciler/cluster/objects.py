@@ -201,9 +201,7 @@ class Writer(Reader):
         over. With a resourceVersion in its metadata it is done only if the object still has that one; with
         the uid too, it is not made anew where somebody has deleted it. `manager` owns the fields.
         """
-        return _apply(
-            self._connection, self._path(object_id(body)), body, force=force, dry_run=False, manager=manager
-        )
+        return _apply(self._connection, self._path(object_id(body)), body, force=force, dry_run=False, manager=manager)
 
     def create(self, body: Body) -> Body:
         """Create the object, or raise `AlreadyExists`. What is now stored.

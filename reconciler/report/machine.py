@@ -54,7 +54,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
         "changes": [_change(change) for change in plan.changes],
         "notes": [{"environment": n.environment, "origin": _origin(n.origin), "text": n.text} for n in plan.notes],
         "guards": [
-            {"environment": g.environment, "rule": g.rule, "message": g.message, "approvable": g.approvable}
+            {"environment": g.environment, "rule": g.rule, "message": g.message, "approval": g.approval}
             for g in plan.guards
         ],
     }

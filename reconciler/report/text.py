@@ -93,6 +93,9 @@ def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
         yield _paint(environment, _BOLD, color)
         held = {change.held for change in changes}
         shared = held.pop() if len(held) == 1 else ""
+        if shared == SUSPENDED:
+            yield f"  suspended: nothing is done about {_count(len(changes), 'object')}"
+            continue
         if shared:
             yield from _wrapped(f"held: {clean(shared)}", "  ", width, _DIM, color=color)
         for title, theirs in _by_spec(changes):
@@ -102,19 +105,21 @@ def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
         for note in dict.fromkeys(note for note in plan.notes if note.environment == environment):
             yield from _wrapped(f"note: {clean(note.text)}", "  ", width, _DIM, color=color)
         for guard in (guard for guard in plan.guards if guard.environment == environment):
-            yield from _guard(guard, plan, width=width, color=color)
+            yield from _guard(guard, width=width, color=color)
 
 
 def headline(plan: Plan) -> str:
     """`Plan 3f9a1c2e77aa: 34 to create, 1 to delete.`"""
-    held = sum(bool(change.held) for change in plan.changes)
+    suspended = sum(change.held == SUSPENDED for change in plan.changes)
+    held = sum(bool(change.held) for change in plan.changes) - suspended
     numbers = {op: sum(change.op is op and not change.held for change in plan.changes) for op, _ in _SUMMARY}
     counts = [f"{numbers[op]} {words}" for op, words in _SUMMARY if numbers[op]]
     counts += [f"{held} held"] if held else []
-    if not counts:
+    if not counts and not suspended:
         return "Plan: there is nothing that the specs ask for."
-    if all(change.op is Op.UNCHANGED for change in plan.changes):
-        return f"Nothing to do: {_count(len(plan.changes), 'object')} as the specs ask for."
+    if all(change.op is Op.UNCHANGED or change.held == SUSPENDED for change in plan.changes):
+        also = f" ({suspended} in suspended environments)" if suspended else ""
+        return f"Nothing to do: {_count(numbers[Op.UNCHANGED], 'object')} as the specs ask for{also}."
     return f"Plan {plan.id}: {', '.join(counts)}."
 
 
@@ -215,8 +220,8 @@ def _by_spec(changes: Sequence[Change]) -> Iterator[tuple[str, list[Change]]]:
     yield from groups.items()
 
 
-def _guard(guard: Guard, plan: Plan, *, width: int, color: bool) -> Iterator[str]:
-    approve = f" If that is meant: reconcile --approve {plan.id}" if guard.approvable else ""
+def _guard(guard: Guard, *, width: int, color: bool) -> Iterator[str]:
+    approve = f" If that is meant: reconcile --approve {guard.approval}" if guard.approval else ""
     yield from _wrapped(f"! {clean(guard.message)}.{approve}", "  ", width, _RED, color=color)
 
 

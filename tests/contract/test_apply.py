@@ -69,7 +69,8 @@ class Environment:
         given = [body if isinstance(body, Manifest) else self.manifest(body) for body in bodies]
         manifests = [self.namespace(), *given]
         made = self.plan(manifests, **state)
-        return self.carry_out(plan.approved(made, made.id) if approve else made, manifests)
+        approvals = {guard.approval for guard in made.guards} if approve else set()
+        return self.carry_out(plan.approved(made, approvals), manifests)
 
     def live(self, body: Body) -> Body | None:
         return self.writer.get(self.manifest(body).id)
@@ -216,6 +217,18 @@ class TestOthers:
         assert api("PUT", path + "?fieldManager=keda", scale).status == 200
         environment.run(deployment("churn", minReadySeconds=5))
         assert environment.live(deployment("churn"))["spec"]["replicas"] == 7
+
+    def test_pods_keep_running_when_an_autoscaler_takes_over_and_when_it_goes(self, environment: Environment, api: Api):
+        environment.run(deployment("churn", replicas=5))
+        environment.run(deployment("churn"))
+        assert environment.live(deployment("churn"))["spec"]["replicas"] == 5, "the default would be 1"
+        path = f"/apis/apps/v1/namespaces/{environment.name}/deployments/churn/scale"
+        scale = api("GET", path).body
+        scale["spec"]["replicas"] = 7
+        assert api("PUT", path + "?fieldManager=kube-controller-manager", scale).status == 200
+        assert environment.run(deployment("churn")) == [], "what the autoscaler says is no drift"
+        environment.run(deployment("churn", replicas=3))
+        assert environment.live(deployment("churn"))["spec"]["replicas"] == 3
 
 
 class TestFailures:
@@ -425,10 +438,10 @@ class TestPruning:
     ):
         environment.run(*MAPS)
         made = environment.plan([], in_specs=False)
-        made = plan.approved(made, made.id)
+        made = plan.approved(made, {guard.approval for guard in made.guards})
         environment.carry_out(made, [])
         assert environment.live(MAPS[0]) is None
-        assert environment.inventory() == {"Namespace"}
+        assert environment.inventory() == set(), "nothing of it is left to speak of"
 
 
 def test_a_namespace_that_is_going_fails_its_objects_with_a_sentence_that_says_so(environment: Environment, api: Api):

@@ -59,6 +59,32 @@ def test_values_of_a_secret_never_leave_and_neither_does_their_length():
     assert all(text not in repr(changes) for text in ("cGxhbnRlZA", "b3RoZXI", "eA=="))
 
 
+def test_a_value_beside_a_name_that_speaks_of_a_credential_is_hidden():
+    old = deployment({"name": "model", "env": [{"name": "LOG_LEVEL", "value": "info"}]})
+    planted = [{"name": "LOG_LEVEL", "value": "debug"}, {"name": "DB_PASSWORD", "value": "planted"}]
+    changes = compare(old, deployment({"name": "model", "env": planted}))
+    assert "planted" not in repr(changes)
+    assert FieldChange("spec.template.spec.containers[model].env[LOG_LEVEL].value", "info", "debug") in changes
+
+
+def test_a_credential_inside_a_whole_new_object_is_hidden_too():
+    container = {"name": "sidecar", "env": [{"name": "API_KEY", "value": "planted"}]}
+    assert "planted" not in repr(compare(deployment(), deployment(container)))
+    data = {"kind": "ConfigMap", "metadata": {"name": "m"}, "data": {"token": "planted", "level": "info"}}
+    empty = {"kind": "ConfigMap", "metadata": {"name": "m"}}
+    assert "planted" not in repr(compare(empty, data))
+    assert "info" in repr(compare(empty, data))
+
+
+def test_which_secret_is_read_is_shown():
+    def reading(secret):
+        reference = {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": "value"}}}
+        return deployment({"name": "model", "env": [reference]})
+
+    (change,) = compare(reading("one"), reading("two"))
+    assert "(hidden)" in repr(change) or (change.old, change.new) == ("one", "two")
+
+
 def test_a_key_with_dots_or_slashes_stands_in_brackets():
     old = {"metadata": {"labels": {"a.b/c": "1"}}}
     (change,) = compare(old, {"metadata": {"labels": {"a.b/c": "2"}}})

@@ -17,7 +17,7 @@ from reconciler.plan import (
     Wanted,
 )
 from renderers.manifest import Manifest, ObjectId, Origin, object_id
-from renderers.names import LINEAGE
+from renderers.names import LINEAGE, PROTECTED
 
 ORIGIN = Origin("specs/churn.yaml", 4, "variation", "churn/default")
 VERSIONS = {"Deployment": "apps/v1", "HTTPRoute": "gateway.networking.k8s.io/v1"}
@@ -259,7 +259,7 @@ class TestGuards:
     def test_more_than_a_fifth_is_blocked_until_it_is_approved(self):
         kept, seen = _environment_of(100, keep=79)
         changes, guards = planned(kept, seen)
-        assert [(guard.rule, guard.approvable) for guard in guards] == [("prune/budget", True)]
+        assert [(guard.rule, bool(guard.approval)) for guard in guards] == [("prune/budget", True)]
         assert not any(change.is_action for change in changes)
 
     def test_five_objects_of_a_small_environment_may_go(self):
@@ -287,7 +287,7 @@ class TestGuards:
     def test_a_lost_inventory_deletes_nothing_on_the_run_that_rebuilds_it(self):
         kept, seen = _environment_of(10, keep=9)
         changes, guards = planned(kept, replace(seen, rebuilt=True, inventory=None))
-        assert [(guard.rule, guard.approvable) for guard in guards] == [("prune/rebuilt", False)]
+        assert [(guard.rule, guard.approval) for guard in guards] == [("prune/rebuilt", "")]
         assert not any(change.is_action for change in changes)
 
     def test_a_suspended_environment_is_neither_changed_nor_emptied(self):
@@ -297,17 +297,53 @@ class TestGuards:
         assert not any(change.is_action for change in changes)
         assert {change.held for change in changes if change.op is not Op.UNCHANGED} == {"the environment is suspended"}
 
-    def test_an_approval_lifts_the_guards_of_exactly_the_plan_that_it_names(self):
+    def test_an_approval_lifts_the_limit_that_named_it_and_no_other(self):
         _, seen = _environment_of(3, keep=0)
         blocked = plan.assemble(*_split(planned([], seen)))
-        lifted = plan.approved(blocked, blocked.id)
-        missed = plan.approved(blocked, "0123456789ab")
-        assert missed.actions == ()
-        assert "what was approved is another plan, 0123456789ab" in only(missed.guards).message
-        assert (len(blocked.actions), len(lifted.actions)) == (0, 3)
+        (guard,) = blocked.guards
+        lifted = plan.approved(blocked, {guard.approval})
+        assert (len(blocked.actions), len(lifted.actions), lifted.guards) == (0, 3, ())
         assert lifted.id == blocked.id
-        _, other = _environment_of(4, keep=0)
-        assert plan.assemble(*_split(planned([], other))).id != blocked.id
+        missed = plan.approved(blocked, {"0123456789ab"})
+        assert missed.actions == ()
+        assert "what was approved is another plan: 0123456789ab" in only(missed.guards).message
+
+    def test_an_approval_is_for_exactly_these_deletions(self):
+        approvals = {only(planned([], _environment_of(number, keep=0)[1])[1]).approval for number in (3, 4)}
+        assert len(approvals) == 2
+
+
+class TestProtection:
+    """`protected: true` on a variation: its objects, and the route of its model, wait for a person."""
+
+    def _protected(self, kind="Deployment", **spec):
+        manifest = wanted(kind, **spec)
+        manifest.body["metadata"]["annotations"][PROTECTED] = "true"
+        return manifest
+
+    def test_a_protected_variation_is_not_removed_without_approval(self):
+        kept = [wanted(name=f"kept-{n}") for n in range(9)]
+        changes, guards = planned(kept, observed(*map(live, [*kept, self._protected()])))
+        assert [guard.rule for guard in guards] == ["variation/protected"]
+        assert not changes[-1].is_action
+        assert plan.approved(plan.assemble(changes, (), guards), {guards[0].approval}).changes[-1].is_action
+
+    def test_its_traffic_is_not_moved_without_approval(self):
+        before, after = (
+            self._protected("HTTPRoute", rules=["old"]),
+            self._protected("HTTPRoute", content="2", rules=["new"]),
+        )
+        seen = observed(live(before), predictions={after.id: Predicted(live(after))})
+        changes, guards = planned([after], seen)
+        assert [guard.rule for guard in guards] == ["variation/protected"]
+        assert not only(changes).is_action
+
+    def test_everything_else_about_it_may_change(self):
+        before, after = self._protected(replicas=2), self._protected(content="2", replicas=3)
+        seen = observed(live(before), predictions={after.id: Predicted(live(after))})
+        changes, guards = planned([after], seen)
+        assert guards == []
+        assert only(changes).is_action
 
 
 def _split(result):

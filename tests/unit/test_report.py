@@ -19,7 +19,7 @@ from schemas.problem import Problem
 ORIGIN = Origin("specs/churn.yaml", 4, "variation", "churn/default")
 DEPLOYMENT = ObjectId("apps/v1", "Deployment", "prod", "churn-default-3f9a1c2e")
 PROBLEM = Problem("specs/a.yaml", 3, 7, ("spec", "builds", 0), "schema/type", "this is no number", "write 5")
-GUARD = Guard("production", "prune/all", "all 3 objects of production would be deleted", approvable=True)
+GUARD = Guard("production", "prune/all", "all 3 objects of production would be deleted", approval="5d2a91bc0e7f")
 
 
 def change(op=Op.CREATE, target=DEPLOYMENT, **more):
@@ -68,11 +68,20 @@ class TestText:
     def test_a_guard_names_the_command_that_lifts_it(self):
         made = plan.assemble([change(Op.DELETE, held=GUARD.message)], guards=[GUARD])
         page = " ".join("\n".join(text.plan(made, width=80, color=False)).split())
-        assert f"reconcile --approve {made.id}" in page
+        assert f"reconcile --approve {GUARD.approval}" in page
 
     def test_a_reason_that_holds_a_whole_environment_is_said_once(self):
-        held = [change(target=DEPLOYMENT._replace(name=name), held="the environment is suspended") for name in "ab"]
-        assert shown(*held).count("held: the environment is suspended") == 1
+        held = [change(target=DEPLOYMENT._replace(name=name), held="for some reason") for name in "ab"]
+        assert shown(*held).count("held: for some reason") == 1
+
+    def test_a_suspended_environment_is_one_line_and_nothing_to_do(self):
+        held = [change(target=DEPLOYMENT._replace(name=name), held=plan.SUSPENDED) for name in "ab"]
+        assert shown(*held, change(Op.UNCHANGED)).splitlines() == [
+            "Nothing to do: 1 object as the specs ask for (2 in suspended environments).",
+            "",
+            "production",
+            "  suspended: nothing is done about 2 objects",
+        ]
 
     def test_an_offline_plan_says_that_it_was_compared_with_nothing(self):
         assert "as if nothing existed yet" in shown(change(), offline=True)
