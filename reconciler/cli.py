@@ -116,13 +116,16 @@ def reconcile(
         _fail("--live goes with --dry-run", code=1)
     if context is not None and kubeconfig is None:
         _fail("--context goes with --kubeconfig; an environment names its own in data_plane", code=1)
+    if dry_run and not (live or kubeconfig):
+        from reconciler import offline
+
+        report = offline.preview(offline.load(_paths(file)))
+        _print_report(report, output, detailed=detailed_exitcode)
+        _end(report, detailed=detailed_exitcode)
     from reconciler import reconcile as story
 
     request = _request(file, approve, mirror, wait)
-    if dry_run and not (live or kubeconfig):
-        report = story.preview_offline(story.load(request.paths))
-        _print_report(report, output, detailed=detailed_exitcode)
-    elif dry_run:
+    if dry_run:
         with closing(_clusters(home, kubeconfig, context)) as clusters:
             report = story.preview(request, clusters.reader)
         _print_report(report, output, detailed=detailed_exitcode)
@@ -142,12 +145,12 @@ def reconcile(
 )
 def validate(file: Paths = None, *, output: Output = Format.TEXT) -> None:
     """Checks the specs, and says everything that is wrong at once."""
-    from reconciler import reconcile as story
+    from reconciler import offline
     from reconciler.report import Report
 
-    loaded = story.load(_request(file).paths)
+    loaded = offline.load(_paths(file))
     # What no single spec can know: whether it can be rendered, and whether two of them want one object.
-    report = Report(story.preview_offline(loaded).problems)
+    report = Report(offline.preview(loaded).problems)
     _print_problems(report, output, count=loaded.catalog.size)
     _end(report)
 
@@ -166,12 +169,11 @@ def render(
     output: Annotated[ManifestFormat, typer.Option("--output", "-o", help="yaml or json.")] = ManifestFormat.YAML,
 ) -> None:
     """Prints the Kubernetes manifests that the specs ask for."""
-    from reconciler import desired
-    from reconciler import reconcile as story
+    from reconciler import desired, offline
     from reconciler.report import Report, machine, text
     from renderers.catalog import Facts
 
-    loaded = story.load(_request(file).paths)
+    loaded = offline.load(_paths(file))
     if environment and environment not in loaded.catalog.environments:
         known = ", ".join(loaded.catalog.environments)
         _fail(f"there is no valid environment {environment!r}; there are: {known or 'none'}", code=1)
@@ -271,9 +273,7 @@ def _refuse_given(ctx: typer.Context) -> None:
         _fail(f"{', '.join(given)}: options come after the command: reconcile {ctx.invoked_subcommand} ...", code=1)
 
 
-def _request(
-    files: list[Path] | None, approved: list[str] | None = None, mirrors: list[str] | None = None, wait_s: float = 0.0
-) -> Request:
+def _request(files: list[Path] | None, approved: list[str] | None, mirrors: list[str] | None, wait_s: float) -> Request:
     from reconciler.reconcile import Request
 
     pairs = [pair.partition("=") for pair in mirrors or ()]
@@ -282,8 +282,12 @@ def _request(
             _fail(f"--mirror wants FROM=TO, not {beginning}", code=1)
     if not 0 <= wait_s < float("inf"):  # NaN too is never over
         _fail(f"--wait wants a number of seconds, not {wait_s}", code=1)
+    return Request(_paths(files), frozenset(approved or ()), {a: b for a, _, b in pairs}, wait_s)
+
+
+def _paths(files: list[Path] | None) -> tuple[Path, ...]:
     default = Path("specs") if Path("specs").is_dir() else Path()
-    return Request(tuple(files or (default,)), frozenset(approved or ()), {a: b for a, _, b in pairs}, wait_s)
+    return tuple(files or (default,))
 
 
 def _clusters(home: Path | None, kubeconfig: str | None, context: str | None) -> Clusters:

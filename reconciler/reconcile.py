@@ -2,12 +2,13 @@
 
     git revision -> files -> specs -> desired objects -> plan (against observed) -> apply -> report
 
-`preview` goes as far as the plan and holds nothing that could write; `reconcile` carries the plan out.
+`preview` goes as far as the plan and holds nothing that could write; `reconcile` carries the plan out. The part that
+needs no cluster is `offline`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,13 +17,13 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from reconciler import apply, desired, facts, observe, plan, source, specs
+from reconciler import apply, desired, facts, observe, plan
 from reconciler.cluster import ApiError, Reader, Writer
 from reconciler.desired import Rendered
 from reconciler.inventory import Inventory
-from reconciler.plan import Change, Guard, Note, Observed, Wanted
+from reconciler.offline import load, notes_of
+from reconciler.plan import Change, Guard, Observed, Wanted
 from reconciler.report import Done, Report, Trouble
-from reconciler.specs import Loaded
 from renderers.catalog import Catalog, Facts, promotion_order
 from renderers.manifest import Manifest, ObjectId
 from schemas.environment import DataPlane
@@ -44,18 +45,6 @@ class Request:
     approved: frozenset[str] = frozenset()
     mirrors: Mapping[str, str] = field(default_factory=dict)
     wait_s: float = 0.0
-
-
-def preview_offline(loaded: Loaded) -> Report:
-    """What the specs ask for, without any cluster or network."""
-    changes: list[Change] = []
-    notes: list[Note] = []
-    problems = list(loaded.problems)
-    for rendered in desired.build(loaded.catalog, Facts()):
-        changes += plan.offline(rendered.manifests)
-        notes += _notes([rendered])
-        problems += [rendered.problem] if rendered.problem else []
-    return Report(tuple(sorted(problems)), plan.assemble(changes, notes, offline=True))
 
 
 def preview(request: Request, reader_of: Callable[[DataPlane], Reader]) -> Report:
@@ -97,13 +86,6 @@ def _threads() -> Iterator[Executor]:
         yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def load(paths: Sequence[Path]) -> Loaded:
-    """files -> specs, with the problems of both steps."""
-    files = source.read(paths)
-    loaded = specs.parse(files.content)
-    return Loaded(loaded.catalog, tuple(sorted((*files.problems, *loaded.problems))))
 
 
 # -- the plan, with what it was made from ---------------------------------------------------------------------------
@@ -148,7 +130,7 @@ def _plan(request: Request, reader_of: Callable[[DataPlane], Reader], pool: Exec
         theirs, limits = plan.environment(wanted, observed)
         changes += theirs
         guards += limits
-    planned = plan.assemble(changes, _notes(units), guards)
+    planned = plan.assemble(changes, notes_of(units), guards)
     if request.approved:
         planned = plan.approved(planned, request.approved)
     report = Report(tuple(sorted(problems)), planned, trouble=tuple(trouble))
@@ -238,7 +220,3 @@ class _SecondLook:
 
 def _has_errors(problems: Iterable[Problem]) -> bool:
     return any(problem.severity == "error" for problem in problems)
-
-
-def _notes(units: Iterable[Rendered]) -> list[Note]:
-    return [Note(unit.environment, note.origin, note.text) for unit in units for note in unit.notes]
