@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -13,8 +14,17 @@ Severity: TypeAlias = Literal["error", "warning"]
 
 
 def quoted(text: str) -> str:
-    """Text from a spec as a message shows it: in quotes, on one line, cut, and without a control character."""
+    """Text from a spec as a message shows it: in quotes, on one line, cut, and without a control character.
+
+    Nor with what an address or a pasted token gives away: it was a mistake to write it, and a log is no better place.
+    """
+    text = _TOKEN.sub("***", _USER_INFO.sub("//***@", text))
     return json.dumps(text if len(text) <= 60 else f"{text[:60]}...", ensure_ascii=not text.isprintable())
+
+
+_USER_INFO = re.compile(r"//[^/\s@]*@")
+#: How the well-known services begin their tokens: GitHub, GitLab, Slack, AWS, and a JSON Web Token.
+_TOKEN = re.compile(r"\b(gh[a-z]_|github_pat_|glpat-|xox[a-z]-|AKIA|eyJ[A-Za-z0-9_-]*\.)[A-Za-z0-9_.-]{8,}")
 
 
 @dataclass(frozen=True, slots=True)

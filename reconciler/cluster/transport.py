@@ -204,7 +204,7 @@ class Connection:
         if response.status >= 300:
             raise from_answer(
                 response.status,
-                response.data,
+                _without_our_token(response.data, access),
                 request.target,
                 guarded=guarded,
                 retry_after=_seconds(response.headers.get("Retry-After")),
@@ -286,6 +286,12 @@ def _exchange(access: Access, request: _Request, *, stream: bool) -> urllib3.Bas
         if stream and response.status >= 300:
             response.read(cache_content=True)
         return response
+
+
+def _without_our_token(answer: bytes, access: Access) -> bytes:
+    """A proxy that is in trouble may repeat the request to whoever sent it, and its words end in a report."""
+    token = (access.authorization() or "").rpartition(" ")[2].encode()
+    return answer.replace(token, b"(our token)") if token else answer
 
 
 def _chunk(response: urllib3.BaseHTTPResponse) -> bytes:

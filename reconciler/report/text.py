@@ -82,7 +82,10 @@ def verdict(problems: Sequence[Problem], count: int) -> str:
 
 
 def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
-    """What would be done: environment by environment, spec by spec. Unchanged objects are only counted."""
+    """What would be done: environment by environment, spec by spec. Unchanged objects are only counted.
+
+    Notes are those of the specs that are shown; all of them are in the JSON.
+    """
     yield from _wrapped(headline(plan), "", width, _BOLD, color=color)
     if plan.offline:
         offline = "Offline: shown as if nothing existed yet; --live compares with the clusters."
@@ -102,7 +105,8 @@ def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
             yield from wrap(title, max(width, 40), initial_indent="  ", subsequent_indent="    ")
             for change in theirs:
                 yield from _change(change, shared, width=width, color=color)
-        for note in dict.fromkeys(note for note in plan.notes if note.environment == environment):
+        origins = {change.origin for change in changes}
+        for note in dict.fromkeys(n for n in plan.notes if n.environment == environment and n.origin in origins):
             yield from _wrapped(f"note: {clean(note.text)}", "  ", width, _DIM, color=color)
         for guard in (guard for guard in plan.guards if guard.environment == environment):
             yield from _guard(guard, width=width, color=color)

@@ -335,6 +335,8 @@ def _one_of(word: str, candidates: list[str], known: list[str]) -> str:
 def _form(value: Any, node: Mapping[str, Any]) -> str:
     """What to write for text that does not match the pattern."""
     pattern = str(node.get("pattern", ""))
+    if isinstance(value, str) and "***" in quoted(value):
+        return "write the name of a Secret, never what is in it"
     if isinstance(value, str) and len(value) <= 253:
         plain = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")
         for candidate in (value.strip(), value.lower(), plain, plain.replace("-", "_")):

@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def show(
-    title: str, command: list[str], runs: int, floor: float, target: str, env: dict[str, str] | None = None
+    title: str, command: list[str], runs: int, floor: float, target: str, *, env: dict[str, str] | None = None
 ) -> None:
     """One row."""
     seconds, mebibytes = measured(command, runs, env)

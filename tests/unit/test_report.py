@@ -70,6 +70,10 @@ class TestText:
         page = " ".join("\n".join(text.plan(made, width=80, color=False)).split())
         assert f"reconcile --approve {GUARD.approval}" in page
 
+    def test_notes_of_specs_that_nothing_is_done_about_are_left_out(self):
+        other = ORIGIN._replace(name="churn/other")
+        assert "note:" not in shown(change(), notes=[Note("production", other, "it waits")])
+
     def test_a_reason_that_holds_a_whole_environment_is_said_once(self):
         held = [change(target=DEPLOYMENT._replace(name=name), held="for some reason") for name in "ab"]
         assert shown(*held).count("held: for some reason") == 1

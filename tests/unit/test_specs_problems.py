@@ -350,3 +350,15 @@ def test_every_rule_has_a_mistake_in_this_table() -> None:
 
     # `env-vars/form` cannot be reached: the JSON Schema says it first (schema/form).
     assert rules - {"schema/invalid", "env-vars/form", "build/local-repository"} == set(MISTAKES)
+
+
+def test_a_token_that_was_pasted_where_a_name_belongs_is_neither_shown_nor_spelled_out() -> None:
+    token = "ghp_" + "Ab1" * 12
+    text = (
+        "api_version: v1\nspec:\n  builds:\n"
+        f"    - {{name: b, model: m, git_uri: 'https://example.com/a', git_access_token_secret: {token}}}\n"
+    )
+    (problem,) = parse({"a.yaml": text.encode()}).problems
+    assert problem.hint == "write the name of a Secret, never what is in it"
+    assert "Ab1Ab1" not in repr(problem)
+    assert "ab1ab1" not in repr(problem)

@@ -10,7 +10,7 @@ import pytest
 from renderers import serving as renderer
 from renderers.identity import identify
 from renderers.manifest import Body
-from tests.unit.renderers.made import NO_FACTS, ROLE, build, environment, one
+from tests.unit.renderers.made import NO_FACTS, ROLE, build, one
 from tests.unit.renderers.made_serving import audience, cluster, implied_by_an_automation, serving, variation
 
 SCALED = {
