@@ -10,10 +10,6 @@ rate, planning, inventory and order included.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +21,7 @@ from reconciler.cluster import FIELD_MANAGER, Writer, connect
 from reconciler.cluster.objects import apply_patch
 from reconciler.plan import Plan, Wanted
 from renderers.manifest import Body, Manifest, Origin, object_id
+from tests.benchmarks.server import api_server
 from tests.contract.faults import Upstream
 
 APPS = 1_000
@@ -42,17 +39,8 @@ _PATHS = {
 
 def main() -> None:
     """Measures against $KUBECONFIG, or against an embedded server that is started and stopped."""
-    if "KUBECONFIG" in os.environ:
-        measure(Path(os.environ["KUBECONFIG"]))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        kubeconfig = Path(folder) / "kubeconfig"
-        command = [sys.executable, "-m", "embedded", "--data", f"{folder}/data", "--kubeconfig", str(kubeconfig)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
-            assert server.stdout is not None
-            server.stdout.readline()
-            measure(kubeconfig)
-            server.terminate()
+    with api_server() as kubeconfig:
+        measure(kubeconfig)
 
 
 def measure(kubeconfig: Path) -> None:
@@ -65,13 +53,14 @@ def measure(kubeconfig: Path) -> None:
     with ThreadPoolExecutor(THREADS) as pool:
         for number in range(ROUNDS):
             name = f"bench-{uuid4().hex[:8]}"
-            ours = _timed(lambda name=name: _run(writer, name, pool))
+            manifests = _manifests(name)
+            ours = _timed(lambda name=name, manifests=manifests: _run(writer, name, manifests, pool))
             bodies = [manifest.body for manifest in _manifests(f"{name}-raw")]
             raw = _timed(lambda bodies=bodies: _raw(upstream, bodies))
             rates = [(4 * APPS + 1) / seconds for seconds in (ours, raw)]
             print(f"round {number + 1:<4}{rates[0]:9.0f}{rates[1]:9.0f}{rates[0] / rates[1]:8.2f}", flush=True)
         cpu, wall = time.process_time(), time.perf_counter()
-        made = _plan(writer, name, _manifests(name), pool)[0]
+        made = _plan(writer, name, manifests, pool)[0]
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         assert not made.actions
         print(f"a pass in which nothing changed: {wall:.2f} s, {cpu:.2f} s of CPU, no write and no dry run")
@@ -86,13 +75,14 @@ def _timed(work: object) -> float:
 
 def _plan(writer: Writer, name: str, manifests: list[Manifest], pool: ThreadPoolExecutor) -> tuple[Plan, apply.Target]:
     observed = observe.observe(writer, name, manifests, observe.inventories(writer), pool, verify=False)
-    changes, guards = plan.environment(Wanted(name, manifests), observed)
-    target = apply.Target(writer, observed, tuple(manifests), True, lambda: None)
+    wanted = Wanted(name, tuple(manifests))
+    changes, guards = plan.environment(wanted, observed)
+    target = apply.Target(writer, wanted, observed, lambda: None)
     return plan.assemble(changes, (), guards), target
 
 
-def _run(writer: Writer, name: str, pool: ThreadPoolExecutor) -> None:
-    made, target = _plan(writer, name, _manifests(name), pool)
+def _run(writer: Writer, name: str, manifests: list[Manifest], pool: ThreadPoolExecutor) -> None:
+    made, target = _plan(writer, name, manifests, pool)
     done = list(apply.carry_out(made, {name: target}, pool))
     assert {one.outcome for one in done} == {"applied"}, next(one for one in done if one.outcome != "applied")
 

@@ -1,4 +1,4 @@
-"""Server-side applies beside raw keep-alive requests: `python tests/benchmarks/bench_cluster.py KUBECONFIG`.
+"""Server-side applies beside raw keep-alive requests: `python -m tests.benchmarks cluster`.
 
 Both sides send the same bytes to the same API server from the same number of threads, in interleaved rounds: first
 applies that create an object of 2 KB each, then applies that change nothing. The raw side is `http.client`, which
@@ -8,7 +8,6 @@ rates. The target is 0.80 for applies that create; those that change nothing sho
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ import orjson
 
 from reconciler.cluster import FIELD_MANAGER, Writer, connect
 from renderers.manifest import Body, object_id
+from tests.benchmarks.server import api_server
 from tests.contract.faults import Upstream
 
 THREADS = 8
@@ -90,10 +90,16 @@ def show(what: str, rates: dict[str, list[Rate]]) -> None:
     print(f"  {'ratio':16} {best['Writer.apply'].per_second / best['raw http.client'].per_second:6.2f}")
 
 
-def main(kubeconfig: str) -> None:
-    writer = Writer(connect(kubeconfig, trusted=True, connections=THREADS))
+def main() -> None:
+    """Measures against $KUBECONFIG, or against an embedded server that is started and stopped."""
+    with api_server() as kubeconfig:
+        compare(kubeconfig)
+
+
+def compare(kubeconfig: Path) -> None:
+    writer = Writer(connect(str(kubeconfig), trusted=True, connections=THREADS))
     print(f"{writer.version()}, {THREADS} threads")
-    upstream = Upstream.of(Path(kubeconfig))
+    upstream = Upstream.of(kubeconfig)
     sides = {
         "raw http.client": lambda bodies: raw(upstream, bodies),
         "Writer.apply": lambda bodies: ours(writer, bodies),
@@ -113,4 +119,4 @@ def main(kubeconfig: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

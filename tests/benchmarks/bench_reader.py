@@ -1,4 +1,4 @@
-"""Reading YAML, beside PyYAML's CSafeLoader: `python tests/benchmarks/bench_reader.py`.
+"""Reading YAML, beside PyYAML's CSafeLoader: `python -m tests.benchmarks reader`.
 
 CPU seconds, the best of some interleaved rounds. The strict reader is allowed to cost as much as the loader
 that it replaces (ratio 1.00); it has been about half on small files.

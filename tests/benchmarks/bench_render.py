@@ -1,4 +1,4 @@
-"""Rendering, beside dict builders written by hand: `python tests/benchmarks/bench_render.py`.
+"""Rendering, beside dict builders written by hand: `python -m tests.benchmarks render`.
 
 CPU microseconds for an object, the best of some interleaved rounds, with every object kept as a plan keeps it. The
 builders are the ceiling: the same objects, with nothing between the values and the dict.

@@ -1,4 +1,4 @@
-"""Reading 10,000 spec files, beside the parts that nobody can do without: `python tests/benchmarks/bench_specs.py`.
+"""Reading 10,000 spec files, beside the parts that nobody can do without: `python -m tests.benchmarks specs`.
 
 CPU seconds and resident memory. The raw ceiling is the YAML reader and the types alone, without positions of
 problems, JSON Schema, references and traffic.
