@@ -6,7 +6,7 @@ of a pull request does not need it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from reconciler import desired, plan, source, specs
@@ -24,14 +24,15 @@ def load(paths: Sequence[Path]) -> Loaded:
     return Loaded(loaded.catalog, tuple(sorted((*files.problems, *loaded.problems))))
 
 
-def preview(loaded: Loaded) -> Report:
-    """What the specs ask for, without any cluster or network."""
+def preview(loaded: Loaded, only: Collection[str] = ()) -> Report:
+    """What the specs ask for, without any cluster or network; `only` for these environments, if there are any."""
     changes: list[Change] = []
     notes: list[Note] = []
     problems = list(loaded.problems)
     for rendered in desired.build(loaded.catalog, Facts()):
-        changes += plan.offline(rendered.manifests)
-        notes += notes_of([rendered])
+        if not only or rendered.environment in only:
+            changes += plan.offline(rendered.manifests)
+            notes += notes_of([rendered])
         problems += [rendered.problem] if rendered.problem else []
     return Report(tuple(sorted(problems)), plan.assemble(changes, notes, offline=True))
 

@@ -37,11 +37,14 @@ THREADS = 8
 class Request:
     """What is asked of a run.
 
+    `environments`: only these, also where they are left over; none: all, and whatever else has an inventory.
+
     `approved` are the ids of limits that a person lifts (`plan.Guard`). `mirrors` maps the beginnings of repository
     URLs to where they are to be read instead.
     """
 
     paths: tuple[Path, ...]
+    environments: frozenset[str] = frozenset()
     approved: frozenset[str] = frozenset()
     mirrors: Mapping[str, str] = field(default_factory=dict)
     wait_s: float = 0.0
@@ -118,7 +121,9 @@ def _plan(request: Request, reader_of: Callable[[DataPlane], Reader], pool: Exec
     stands: list[_Stand] = []
     changes: list[Change] = []
     guards: list[Guard] = []
-    for wanted, plane, inventories in _environments(catalog, units, reader_of, trouble, complete=complete):
+    for wanted, plane, inventories in _environments(
+        catalog, units, reader_of, trouble, only=request.environments, complete=complete
+    ):
         try:
             observed = observe.observe(
                 reader_of(plane), wanted.environment, wanted.manifests, inventories, pool, verify=verify
@@ -143,6 +148,7 @@ def _environments(
     reader_of: Callable[[DataPlane], Reader],
     trouble: list[Trouble],
     *,
+    only: frozenset[str],
     complete: bool,
 ) -> Iterable[tuple[Wanted, DataPlane, Mapping[str, Inventory | None]]]:
     """Every environment of the specs, and those that only have an inventory left, cluster by cluster.
@@ -156,7 +162,9 @@ def _environments(
         whole[unit.environment] &= not (unit.waits or unit.problem)
     by_cluster: dict[Reader, list[str]] = {}
     planes: dict[Reader, DataPlane] = {}
-    for name in promotion_order(catalog):
+    # What no spec names may be left over in any cluster.
+    looked_at = only if only and only <= catalog.environments.keys() else catalog.environments.keys()
+    for name in (name for name in promotion_order(catalog) if name in looked_at):
         placed = catalog.environments[name]
         try:
             reader = reader_of(placed.spec.data_plane)
@@ -166,12 +174,14 @@ def _environments(
         planes.setdefault(reader, placed.spec.data_plane)
         by_cluster.setdefault(reader, []).append(name)
     left_over: set[str] = set()
+    known = set(catalog.environments)
     for reader, names in by_cluster.items():
         try:
             inventories = observe.inventories(reader)
         except ApiError as error:
             trouble.append(Trouble(f"environment{'s' * (len(names) > 1)} {', '.join(names)}", str(error)))
             continue
+        known |= inventories.keys()
         namespaces: dict[str, str] = {}
         for name in names:
             spec = catalog.environments[name].spec
@@ -181,11 +191,15 @@ def _environments(
                 message = f"environment {first} has the namespace {spec.namespace_name} of the same cluster"
                 trouble.append(Trouble(f"environment {name}", message))
                 continue
-            yield Wanted(name, manifests[name], whole[name], spec.suspended), planes[reader], inventories
+            if not only or name in only:
+                yield Wanted(name, manifests[name], whole[name], spec.suspended), planes[reader], inventories
         # Two contexts may lead to one cluster, and two clusters may have left-overs of one name: one at a time.
-        for name in sorted(inventories.keys() - catalog.environments.keys() - left_over):
+        strays = inventories.keys() - catalog.environments.keys() - left_over
+        for name in sorted(strays & only if only else strays):
             left_over.add(name)
             yield Wanted(name, (), complete, in_specs=False), planes[reader], inventories
+    unknown = "no spec names it, and no cluster that was looked at knows it"
+    trouble += [Trouble(f"environment {name}", unknown) for name in sorted(only - known)]
 
 
 class _SecondLook:

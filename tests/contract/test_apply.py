@@ -533,6 +533,29 @@ class TestTheWholeStory:
         assert {one.outcome for one in first.done} == {Outcome.APPLIED}
         assert self._run(environment, tmp_path, "suspended: false").done == ()
 
+    def test_a_run_for_some_environments_neither_changes_nor_judges_the_others(
+        self, environment: Environment, tmp_path: Path
+    ):
+        name = environment.name
+        (tmp_path / "specs.yaml").write_text(
+            f"api_version: v1\nspec:\n  environments:\n    - name: {name}-a\n    - name: {name}-b\n"
+        )
+
+        def run(*names: str) -> Report:
+            request = reconcile.Request((tmp_path,), frozenset(names))
+            return reconcile.reconcile(request, lambda _: environment.writer, lambda _: None)
+
+        assert {one.change.environment for one in run(f"{name}-a").done} == {f"{name}-a"}
+        (tmp_path / "specs.yaml").write_text(f"api_version: v1\nspec:\n  environments:\n    - name: {name}-b\n")
+        only_b = run(f"{name}-b")
+        assert {one.change.environment for one in only_b.done} == {f"{name}-b"}
+        assert only_b.plan is not None
+        assert only_b.plan.guards == (), "what is left of the other one is not looked at"
+        left_over = run(f"{name}-a")
+        assert left_over.plan is not None
+        assert [guard.environment for guard in left_over.plan.guards] == [f"{name}-a"], "unless it is asked for"
+        assert "no spec names it" in run("nowhere").trouble[0].message
+
 
 def test_a_cluster_that_is_lost_stops_its_environment_at_once(
     environment: Environment, kubeconfig: Path, tmp_path: Path
