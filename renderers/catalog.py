@@ -79,7 +79,7 @@ def units(catalog: Catalog) -> Iterator[Unit]:
 
     A variation that is implied by an automation (its `variation_name` has no spec) is among the variations.
     A build runs where its `environment` says, or else in the first environment, in order of promotion, of the
-    variations that serve it, or else in the first environment of all.
+    variations that serve it, or else in the first environment of all; nowhere while that one is left out.
     """
     order = promotion_order(catalog)
     variations = dict(catalog.variations) | _implied_variations(catalog, order)
@@ -96,7 +96,7 @@ def units(catalog: Catalog) -> Iterator[Unit]:
         place = build.spec.environment or next(
             (e for e in order if e in users.get(name, ())), order[0] if order else ""
         )
-        if place:
+        if place in runs:
             runs[place].setdefault(build.spec.model, []).append(name)
     for name in order:
         environment = catalog.environments[name]
@@ -138,6 +138,8 @@ def _implied_variations(catalog: Catalog, order: list[str]) -> dict[tuple[str, s
         if target is None or (spec.model, target.variation_name) in catalog.variations:
             continue
         environments = target.environments or ((spec.environment,) if spec.environment else tuple(order[:1]))
+        if not environments:
+            continue
         variation = Variation(
             model=spec.model, name=target.variation_name, environments=environments, automation=name, deployment=target
         )

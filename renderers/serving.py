@@ -73,7 +73,7 @@ def render(unit: Unit, facts: Facts) -> list[Manifest]:
 
 
 def notes(unit: Unit, facts: Facts) -> list[Note]:
-    """Variations that have nothing to serve yet, builds whose id is not final, and what is not scaled here."""
+    """Variations that have nothing to serve yet, builds whose id is not final, and canaries that take no steps."""
     environment = unit.environment.spec
     told = [
         Note(
@@ -86,6 +86,9 @@ def notes(unit: Unit, facts: Facts) -> list[Note]:
     ]
     for one in served(unit, facts):
         spec = one.variation.spec
+        if spec.rollout != "replace":
+            what = "the steps of its canary are not taken yet: a new build takes over as soon as it is ready"
+            told.append(Note(one.variation.origin, f"variation {spec.name} of {spec.model}: {what}"))
         if one.identity.provisional and one.build.spec.name not in unit.runs_here:
             told.append(
                 Note(

@@ -73,7 +73,24 @@ HeaderKey = Annotated[
     ),
 ]
 #: Header values reach the gateway as they are: printable ASCII, without blanks at the ends.
-Operand = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[!-~]([ -~]*[!-~])?$")]
+Operand = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1024,
+        pattern=r"^[!-~]([ -~]*[!-~])?$",
+        description="Printable ASCII, without blanks at its ends.",
+    ),
+]
+#: The platform wants the key `operand` even where it ignores it, so its users write "" there.
+OperandOrNothing = Annotated[
+    str,
+    Field(
+        max_length=1024,
+        pattern=r"^([!-~]([ -~]*[!-~])?)?$",
+        description="Printable ASCII, without blanks at its ends.",
+    ),
+]
 
 
 def _check_key(key: str) -> None:
@@ -104,7 +121,7 @@ class UnaryCondition(SpecModel):
     operator: UnaryOperator
     """How the value is compared. EXACT, PREFIX, SUFFIX, CONTAINS and IN are case-sensitive; SAFE_REGEX must match the
     whole value (RE2 syntax); PRESENT and ABSENT look at the header alone; the numeric ones read decimals."""
-    operand: Operand | Annotated[Many[Operand], Field(min_length=1, max_length=64)] | None = None
+    operand: OperandOrNothing | Annotated[Many[Operand], Field(min_length=1, max_length=64)] | None = None
     """Text in quotes, also where it is a number; a list of texts for IN; left out for PRESENT and ABSENT."""
     negate: bool = False
     """True: the header is present and the comparison fails. A missing header matches nothing but ABSENT."""
@@ -113,7 +130,6 @@ class UnaryCondition(SpecModel):
     def _operand_fits_operator(self) -> Self:
         _check_key(self.key)
         if self.operator in PRESENCE_OPERATORS:
-            # The platform wants the key `operand` even where it ignores it, so a text is let through.
             if isinstance(self.operand, tuple):
                 refuse("audience/operand", f"{self.operator} compares with nothing", at="operand", hint="leave it out")
             if self.negate:
@@ -124,8 +140,13 @@ class UnaryCondition(SpecModel):
                 refuse("audience/operand", "IN wants a list of texts", at="operand", hint='write ["a", "b"]')
             if len(set(self.operand)) < len(self.operand):
                 refuse("audience/operand", "the list names a value twice", at="operand", hint="keep one of them")
-        elif not isinstance(self.operand, str):
-            refuse("audience/operand", f"{self.operator} wants one text as its operand", at="operand")
+        elif not isinstance(self.operand, str) or not self.operand:
+            refuse(
+                "audience/operand",
+                f"{self.operator} wants one text as its operand",
+                at="operand",
+                hint="write operand: TEXT",
+            )
         elif self.operator in NUMERIC_OPERATORS:
             _check_decimal(self.operand, "operand")
         elif self.operator == "UNARY_OPERATOR_TYPE_SAFE_REGEX_MATCH":

@@ -24,6 +24,7 @@ from schemas.base import (
     ResourceName,
     SecretName,
     SpecModel,
+    Sql,
     Text,
     TextMap,
     Threshold,
@@ -37,7 +38,6 @@ from schemas.resources import InstanceName
 from schemas.variation import DeploymentSpecification
 
 CronExpression = Annotated[str, Field(min_length=1, max_length=256, examples=["0 3 * * *", "@daily"])]
-Sql = Annotated[str, Field(min_length=1, max_length=16_384)]
 
 
 def _check_cron(expression: str, at: str) -> None:
@@ -61,7 +61,9 @@ class ScheduledTrigger(SpecModel):
 
     cron: CronExpression | None = None
     """Five fields, as a Kubernetes CronJob reads them. Or `interval`."""
-    interval: Annotated[str, Field(pattern=r"^(Hourly|Daily|Weekly|[1-9][0-9]{0,8}[smhd])$")] | None = None
+    interval: (
+        Annotated[str, Field(pattern=r"^(Hourly|Daily|Weekly|[1-9][0-9]{0,8}[smhd])$", examples=["Daily", "6h"])] | None
+    ) = None
     """Hourly, Daily, Weekly, or a length of time such as 6h, after the last run."""
     time_zone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]+$", max_length=64, examples=["Europe/Berlin"])] = "UTC"
     """The time zone of `cron`, by its IANA name."""
@@ -129,6 +131,7 @@ class Trigger(SpecModel):
                 "automation/trigger",
                 f"a trigger is exactly one of scheduled, metric, git and manual; this one has {len(given)}",
                 at=given[1] if given else None,
+                hint="keep one of them" if given else "scheduled: {interval: Daily}",
             )
         return self
 

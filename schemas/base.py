@@ -25,6 +25,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from schemas.problem import quoted
+
 
 class SpecModel(BaseModel):
     """Frozen, strict, and closed: an unknown key is an error, and so is `"1"` where 1 is meant."""
@@ -67,20 +69,42 @@ _ALPHANUMERIC = "a name starts and ends with a letter or digit"
 #: A model, variation, or build: becomes part of Kubernetes names, so lower case (the platform's own rule).
 ResourceName = Annotated[
     str,
-    Field(pattern=r"^[a-z0-9]([-_.a-z0-9]*[a-z0-9])?$", max_length=63, description=f"Lower case; {_ALPHANUMERIC}."),
+    Field(
+        pattern=r"^[a-z0-9]([-_.a-z0-9]*[a-z0-9])?$",
+        max_length=63,
+        description=f"Lower case; {_ALPHANUMERIC}.",
+        examples=["churn"],
+    ),
 ]
 #: A variation's name: the platform allows 36 characters, and no underscore.
 VariationName = Annotated[
-    str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=36, description=f"Lower case; {_ALPHANUMERIC}.")
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
+        max_length=36,
+        description=f"Lower case; {_ALPHANUMERIC}.",
+        examples=["default"],
+    ),
 ]
 #: An audience or automation: a label value in Kubernetes, where upper case is fine ("New-York").
 DisplayName = Annotated[
     str,
-    Field(pattern=r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$", max_length=63, description=f"{_ALPHANUMERIC}."),
+    Field(
+        pattern=r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$",
+        max_length=63,
+        description=f"{_ALPHANUMERIC[0].upper()}{_ALPHANUMERIC[1:]}.",
+        examples=["california"],
+    ),
 ]
 #: A DNS label: environments and namespaces.
 DnsLabel = Annotated[
-    str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63, description="A DNS label (RFC 1123).")
+    str,
+    Field(
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        max_length=63,
+        description="A DNS label (RFC 1123).",
+        examples=["production"],
+    ),
 ]
 #: The name of a Kubernetes Secret (or of one in the environment's namespace). Never its content.
 SecretName = Annotated[
@@ -89,6 +113,7 @@ SecretName = Annotated[
         pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$",
         max_length=253,
         description="The name of a Secret in the environment's namespace; never its content.",
+        examples=["models-token"],
     ),
 ]
 #: Text for people, one line or many.
@@ -150,6 +175,29 @@ Direction = Literal["ABOVE", "BELOW", "EQUALS", "BELOW_OR_EQUALS", "ABOVE_OR_EQU
 #: A static threshold, exactly: ASCII digits. Python's own parsers also take "1_000", "٣", "nan" and " 1 ".
 STATIC_THRESHOLD = re.compile(r"[+-]?([0-9]+(\.[0-9]+)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
+#: How a query begins, after blanks, parentheses and comments.
+_QUERY = re.compile(r"(?>\s|\(|--[^\n]*\n|/\*.*?\*/)*+(select|with)\b", re.IGNORECASE | re.DOTALL)
+
+
+def _check_query(value: str) -> str:
+    if _QUERY.match(value) is None:
+        refuse("sql/no-query", "this is no SQL query", hint="begin it with SELECT, or WITH")
+    return value
+
+
+def _check_threshold(value: str) -> str:
+    # "0,65" and "65%" would be taken for SQL, and fail at the first promotion instead of here.
+    if STATIC_THRESHOLD.fullmatch(value) is None and _QUERY.match(value) is None:
+        refuse(
+            "threshold/form",
+            f"{quoted(value)} is neither a decimal number nor a SQL query",
+            hint='write digits, such as "0.65", or a query that begins with SELECT, or WITH',
+        )
+    return value
+
+
+Sql = Annotated[str, Field(min_length=1, max_length=16_384), AfterValidator(_check_query)]
+
 #: Always text, as on the platform: a decimal number, or a SQL query that answers one row of one column.
 Threshold = Annotated[
     str,
@@ -159,6 +207,11 @@ Threshold = Annotated[
         description='A decimal number in quotes ("0.65"), or a SQL query that returns one row of one column.',
         examples=["0.65", "select avg(value) from build_metrics where model = :model and name = 'f1'"],
     ),
+    AfterValidator(_check_threshold),
+]
+#: A threshold that is a number and nothing else.
+StaticThreshold = Annotated[
+    str, Field(pattern=rf"^{STATIC_THRESHOLD.pattern}$", max_length=64, examples=["0.5", "250"])
 ]
 
 PurchaseOption = Annotated[
@@ -225,7 +278,12 @@ EnvVars = Annotated[
                 },
                 {
                     "type": "array",
-                    "items": {"type": "string", "pattern": f"^{_ENV_NAME}=", "maxLength": 33024},
+                    "items": {
+                        "type": "string",
+                        "pattern": f"^{_ENV_NAME}=",
+                        "maxLength": 33024,
+                        "examples": ["LOG_LEVEL=info"],
+                    },
                     "maxItems": 500,
                 },
             ],

@@ -44,7 +44,12 @@ GitBranch = Annotated[
     Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*$", max_length=244, examples=["main"]),
 ]
 GitCommit = Annotated[
-    str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$", description="The full commit id, in lower case.")
+    str,
+    Field(
+        pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$",
+        description="The full commit id, in lower case.",
+        examples=["d670460b4b4aece5915caf5c68d12f560a9fe3e4"],
+    ),
 ]
 
 Parameters = Annotated[Pairs, TextMap(r"^[A-Za-z_][A-Za-z0-9_.-]*$", (("n_estimators", "200"),))]

@@ -284,7 +284,12 @@ class Environment(SpecModel):
         namespace = self.namespace_name
         if namespace in RESERVED_NAMESPACES or namespace.startswith("kube-"):
             at = "namespace" if self.namespace else "name"
-            refuse("environment/reserved-namespace", f"the namespace {namespace} is reserved", at=at)
+            refuse(
+                "environment/reserved-namespace",
+                f"the namespace {namespace} is reserved",
+                at=at,
+                hint="write namespace: NAME, another one",
+            )
         if self.name in self.promote_after:
             refuse("environment/promote-after", "an environment cannot come after itself", at="promote_after")
         if self.data_plane.type == "kubernetes" and not (self.object_storage or "").startswith("s3:"):

@@ -23,8 +23,8 @@ from schemas.base import (
     ResourceName,
     SecretName,
     SpecModel,
+    StaticThreshold,
     Text,
-    Threshold,
     VariationName,
     refuse,
     seconds,
@@ -100,7 +100,7 @@ class Check(SpecModel):
     """PromQL with one sample as its answer; `$build_id`, `$variation`, `$namespace` and `$window` are filled in."""
     direction: Direction = "BELOW"
     """How the metric must lie to the threshold."""
-    threshold: Threshold
+    threshold: StaticThreshold
     """A decimal number in quotes, in the metric's unit."""
     relative_to_current: bool = False
     """True: the threshold is what the new build's metric may differ from the current one's."""

@@ -101,7 +101,8 @@ def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
             continue
         if shared:
             yield from _wrapped(f"held: {clean(shared)}", "  ", width, _DIM, color=color)
-        for title, theirs in _by_spec(changes):
+        incomplete = any(g.rule == "prune/incomplete" for g in plan.guards if g.environment == environment)
+        for title, theirs in _by_spec(changes, "asked for by no valid spec" if incomplete else _UNWANTED):
             yield from wrap(title, max(width, 40), initial_indent="  ", subsequent_indent="    ")
             for change in theirs:
                 yield from _change(change, shared, width=width, color=color)
@@ -120,7 +121,7 @@ def headline(plan: Plan) -> str:
     counts = [f"{numbers[op]} {words}" for op, words in _SUMMARY if numbers[op]]
     counts += [f"{held} held"] if held else []
     if not counts and not suspended:
-        return "Plan: there is nothing that the specs ask for."
+        return "Nothing is planned."
     if all(change.op is Op.UNCHANGED or change.held == SUSPENDED for change in plan.changes):
         also = f" ({suspended} in suspended environments)" if suspended else ""
         return f"Nothing to do: {_count(numbers[Op.UNCHANGED], 'object')} as the specs ask for{also}."
@@ -214,12 +215,15 @@ def _by_environment(changes: Iterable[Change], plan: Plan) -> Iterator[tuple[str
     yield from groups.items()
 
 
-def _by_spec(changes: Sequence[Change]) -> Iterator[tuple[str, list[Change]]]:
+_UNWANTED = "asked for by no spec any more"
+
+
+def _by_spec(changes: Sequence[Change], unwanted: str) -> Iterator[tuple[str, list[Change]]]:
     """In order of first appearance: each spec with its objects, then what no spec asks for."""
     groups: dict[str, list[Change]] = {}
     for change in changes:
         origin = change.origin
-        title = f"{origin.kind} {origin.name}  {origin}" if origin is not None else "asked for by no spec any more"
+        title = f"{origin.kind} {origin.name}  {origin}" if origin is not None else unwanted
         groups.setdefault(clean(title), []).append(change)
     yield from groups.items()
 

@@ -247,11 +247,15 @@ def _wrong_target(
     path: Path = ("deployment_spec", "variation_name")
     variation = specs.found.get(key)
     if variation is None:
-        first = deployed_to[key]
+        # Of two automations with one name, the second is among the specs no more, and so is where it deploys to.
+        first = deployed_to.get(key, found)
         if first is not found:
             message = f'The automation "{first.name}" deploys to the variation "{key[2]}" as well.'
             hint = "give each automation a variation of its own"
             yield places.problem(found.site, path, "reference/two-automations", message, hint)
+        if not (target.environments or spec.environment or specs.of("environments") or specs.doubtful):
+            message, hint = "There is no environment to deploy to.", "define one: environments: [{name: local}]"
+            yield places.problem(found.site, ("deployment_spec",), "reference/no-environment", message, hint)
         return
     hint = f"write automation: {spec.name} in the variation, or another variation_name here"
     if variation.spec.build is not None:
@@ -381,6 +385,17 @@ def _drop_what_needs_them(specs: Specs, references: Mapping[Key, tuple[Reference
             specs.drop(key)
         elif narrowed is not found.spec:
             specs.found[key] = replace(found, spec=narrowed)
+            if isinstance(found.spec, Variation):
+                _keep_builds_in_place(specs, found.spec, environments)
+
+
+def _keep_builds_in_place(specs: Specs, variation: Variation, environments: Set[str]) -> None:
+    """A build of an environment that is left out runs nowhere meanwhile: it must not move to the next one."""
+    for name in variation.environments:
+        key = ("builds", "", variation.in_environment(name).build or "")
+        if name not in environments and key in specs.found and specs.found[key].spec.environment is None:
+            build = specs.found[key].spec.model_copy(update={"environment": name})
+            specs.found[key] = replace(specs.found[key], spec=build)
 
 
 def _narrowed(spec: SpecModel, environments: Set[str]) -> SpecModel | None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jsonschema_rs import ValidationError as SchemaError
@@ -22,6 +23,7 @@ from reconciler.specs.places import position
 from schemas.document import KINDS
 from schemas.problem import Path, Problem, quoted
 from schemas.reader import Document
+from schemas.scalar import meaning
 
 
 class Fault(NamedTuple):
@@ -59,7 +61,7 @@ def in_words(errors: Iterable[SchemaError], schema: Mapping[str, Any], document:
     ]
 
 
-def _faults(  # noqa: PLR0912 (one case for each keyword of the schema)
+def _faults(  # noqa: PLR0912, PLR0915 (one case for each keyword of the schema)
     error: SchemaError, schema: Mapping[str, Any], document: Document
 ) -> Iterator[Fault]:
     path, kind = tuple(error.instance_path), error.kind
@@ -72,10 +74,12 @@ def _faults(  # noqa: PLR0912 (one case for each keyword of the schema)
         case Kind.OneOfMultipleValid():
             yield Fault(path, "schema/one-of", f"{what} is written in two ways at once", "keep one of them")
         case Kind.Type():
-            yield _wrong_type(path, kind.types, instance, document)
+            yield _wrong_type(path, kind.types, instance, document, node)
         case Kind.Constant():
             expected = _literal(kind.expected_value)
             yield Fault(path, "schema/value", f"{what} must be {expected}", f"write {expected}")
+        case Kind.Enum() if _is_a_key_of(instance, [_node(schema, list(error.schema_path)[:-2])]):
+            yield _without_settings(path, instance)
         case Kind.Enum():
             options = [str(option) for option in kind.options]
             yield Fault(
@@ -136,7 +140,12 @@ def _alternatives(
         for errors in branches
     ]
     meant = [in_words(errors, schema, document) for errors, kinds in zip(branches, wrong, strict=True) if not kinds]
-    if not meant:
+    others = [
+        _node(schema, list(errors[0].schema_path)[:-1]) for errors, kinds in zip(branches, wrong, strict=True) if kinds
+    ]
+    if _is_a_key_of(instance, others):
+        yield _without_settings(path, instance)
+    elif not meant:
         yield _wrong_type(path, [name for kinds in wrong for kind in kinds for name in kind.types], instance, document)
     elif len(meant) == 1:
         yield from meant[0]
@@ -145,6 +154,15 @@ def _alternatives(
         yield Fault((*path, missing[0]), "schema/missing-field", message, f"write {' or '.join(missing)}")
     else:
         yield Fault(path, "schema/one-of", f"{_what(path)} has none of its possible forms")
+
+
+def _is_a_key_of(instance: Any, objects: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether text is the key of a longer form, as in `rollout: canary`."""
+    return isinstance(instance, str) and any(instance in node.get("properties", {}) for node in objects)
+
+
+def _without_settings(path: Path, key: str) -> Fault:
+    return Fault(path, "schema/value", f"{key} needs settings", f"write {_what(path)}: {{{key}: {{...}}}}")
 
 
 _TYPES = {
@@ -158,10 +176,12 @@ _TYPES = {
 }
 
 
-def _wrong_type(path: Path, types: list[str], instance: Any, document: Document) -> Fault:
+def _wrong_type(
+    path: Path, types: list[str], instance: Any, document: Document, node: Mapping[str, Any] = MappingProxyType({})
+) -> Fault:
     expected = " or ".join(dict.fromkeys(_TYPES[kind] for kind in types))
     message = f"{_what(path)} must be {expected}, and this is {_kind_of(instance)}"
-    return Fault(path, "schema/type", message, _retyped(types, instance, document.mark(path).text))
+    return Fault(path, "schema/type", message, _retyped(types, instance, document.mark(path).text, node))
 
 
 def _kind_of(instance: Any) -> str:
@@ -180,13 +200,16 @@ def _kind_of(instance: Any) -> str:
             return "a mapping"
 
 
-def _retyped(types: list[str], instance: Any, written: str | None) -> str:
+def _retyped(types: list[str], instance: Any, written: str | None, node: Mapping[str, Any]) -> str:
     """What to write for a value that only has the wrong type."""
     if instance is None:
         return "write a value, or remove the key"
     if "string" in types and isinstance(instance, bool | int | float):
         # As written: 1.10 is not 1.1, and a version number's last zero counts.
-        return f'write "{written if written is not None else _literal(instance)}", with quotes'
+        text = written if written is not None else _literal(instance)
+        # "512" would be the next mistake where a unit is wanted.
+        fits = "pattern" not in node or _matches(node["pattern"], text)
+        return f'write "{text}", with quotes' if fits else _form(text, node)
     if isinstance(instance, str):
         if {"integer", "number"} & set(types) and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", instance):
             return f"write {instance}, without quotes"
@@ -314,12 +337,30 @@ def _literal(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+#: What the platform calls a field in its other forms (command line, deploy and build files) -> what it is called here.
+_ELSEWHERE = {
+    "auto_scaling": "auto_scale_config",
+    "cpus": "cpu_fraction",
+    "deployment_process_timeout_limit": "deployment_timeout",
+    "git_credentials_secret": "git_access_token_secret",
+    "git_secret_ssh": "git_ssh_token_secret",
+    "invert": "negate",
+    "pods": "number_of_pods",
+    "replicas": "number_of_pods",
+    "timeout": "http_request_timeout_ms",
+    "uri": "git_uri",
+    "variation_protected_state": "protected",
+    "workers": "number_of_http_server_workers",
+}
+
+
 def nearest(word: str, candidates: Iterable[str]) -> str:
     """The candidate that was probably meant; "" for none."""
     by_lower = {name.lower().replace("-", "_"): name for name in candidates}
     lowered = word.lower().replace("-", "_")
-    if lowered in by_lower:
-        return by_lower[lowered]
+    for known in (lowered, _ELSEWHERE.get(lowered)):
+        if known in by_lower:
+            return by_lower[known]
     if close := get_close_matches(lowered, by_lower, n=1):
         return by_lower[close[0]]
     holding = [low for low in by_lower if lowered in low] if len(lowered) > 2 else []
@@ -337,14 +378,22 @@ def _form(value: Any, node: Mapping[str, Any]) -> str:
     pattern = str(node.get("pattern", ""))
     if isinstance(value, str) and "***" in quoted(value):
         return "write the name of a Secret, never what is in it"
-    if isinstance(value, str) and len(value) <= 253:
-        plain = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")
-        for candidate in (value.strip(), value.lower(), plain, plain.replace("-", "_")):
+    if isinstance(value, str) and value.isascii() and len(value) <= 253:
+        plain = re.sub(r"[^A-Za-z0-9]+", "-", value).strip("-")
+        alike = (plain, plain.replace("-", "_"), plain.lower(), plain.lower().replace("-", "_"))
+        for candidate in (value.strip(), value.lower(), *alike):
             if candidate and _matches(pattern, candidate):
-                return f"write {candidate}"
+                return f"write {_as_text(candidate)}"
     if examples := node.get("examples"):
-        return f"such as {_literal(examples[0])}"
+        return f"such as {_as_text(examples[0])}"
+    if description := node.get("description"):
+        return str(description)
     return f"it must match {pattern}"
+
+
+def _as_text(text: str) -> str:
+    """In quotes where YAML would take it for a number."""
+    return text if meaning(text) == text else f'"{text}"'
 
 
 def _matches(pattern: str, text: str) -> bool:

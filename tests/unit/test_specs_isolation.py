@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from reconciler.specs import Loaded, parse
+from renderers.catalog import units
 
 ENVIRONMENTS = """\
 api_version: v1
@@ -152,6 +153,38 @@ def test_a_broken_environment_costs_only_what_is_promoted_after_it() -> None:
     assert rules(staging) == ["schema/value"]
     assert set(staging.catalog.environments) == {"lab"}
     assert models(staging) == set()
+
+
+def test_a_build_does_not_move_to_another_environment_because_its_own_is_broken() -> None:
+    def where(loaded: Loaded) -> set[str]:
+        return {unit.environment.spec.name for unit in units(loaded.catalog) if "churn-1" in unit.runs_here}
+
+    three = ENVIRONMENTS.replace("      promote_after: staging\n", "")  # production comes before staging, by name
+    broken = three.replace("name: production", "name: production\n      approval: perhaps")
+    assert where(load(environments=three)) == {"production"}
+    assert where(load(environments=broken)) == set()
+    assert models(load(environments=broken)) == {"churn", "fraud"}
+
+
+def test_two_automations_of_one_name_that_deploy_to_different_variations_are_one_problem() -> None:
+    text = "api_version: v1\nspec:\n  automations:\n" + "".join(
+        f"    - {{name: nightly, model: churn, trigger: manual, build_spec: {{git_uri: 'https://example.com/m'}}, "
+        f"deployment_spec: {{variation_name: {variation}}}}}\n"
+        for variation in ("c", "d")
+    )
+    assert rules(load(automations=text)) == ["reference/duplicate-name"]
+
+
+@pytest.mark.parametrize(
+    ("environments", "told"),
+    [("", "reference/no-environment"), ("environments: [{name: local, approval: perhaps}]", "schema/value")],
+)
+def test_an_automation_without_any_environment_is_a_problem_and_no_crash(environments: str, told: str) -> None:
+    text = (
+        "api_version: v1\nspec:\n  automations:\n    - {name: nightly, model: churn, trigger: manual, "
+        f"build_spec: {{git_uri: 'https://example.com/m'}}, deployment_spec: {{}}}}\n  {environments}\n"
+    )
+    assert rules(parse({"a.yaml": text.encode()})) == [told]
 
 
 def test_a_broken_automation_costs_the_model_that_it_deploys() -> None:

@@ -5,6 +5,7 @@ In the texts, `▸` stands where the problem must be shown.
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -26,6 +27,9 @@ SCALED = VARIATION + "deployment:\n  auto_scale_config:\n    "
 TRIGGERED = "name: nightly\nmodel: churn\nbuild_spec:\n  git_uri: https://example.com/models.git\ntrigger:\n  "
 GATED = AUTOMATION + "deployment_spec: {}\ndeployment_condition:\n  metric_name: f1\n  "
 TRIGGER = "{metric_type: cpu, aggregation_type: avg, time_period: 5, threshold: 60}"
+EXAMPLE_COMMIT = "d670460b4b4aece5915caf5c68d12f560a9fe3e4"
+COMMENTED = "-- of the last week\n/* two */ Select max(f1) from builds"
+NO_THRESHOLD = 'write digits, such as "0.65", or a query that begins with SELECT, or WITH'
 CANARY = VARIATION + "rollout:\n  canary:\n    "
 
 #: rule -> (kind, spec, hint) ...
@@ -43,6 +47,8 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("audiences", AUDIENCE + "description:▸", "write a value, or remove the key"),
         ("builds", BUILD + "env_vars: ▸text", ""),
         ("builds", BUILD + "env_vars: {A: ▸1}", 'write "1", with quotes'),
+        ("variations", VARIATION + "deployment: {memory: ▸512}", "such as 512Mi"),
+        ("variations", CANARY + "steps: [{weight: 5, hold: ▸5}]", "such as 90s"),
         ("builds", "▸just text", ""),
     ],
     "schema/unknown-field": [
@@ -51,9 +57,11 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("variations", VARIATION + "traffic: [{▸percentage: 30}]", "one of audience, weight, shadow"),
         ("variations", VARIATION + "rollout: {canary: {steps: [{weight: 5, ▸wait: 5m}]}}", "one of weight, hold"),
         ("variations", VARIATION + "deployment: {▸cpu_percent: 50}", "write cpu_fraction"),
+        ("variations", VARIATION + "deployment: {▸pods: 3}", "write number_of_pods"),
+        ("audiences", CONDITION + "operator: ABSENT\n      ▸invert: true", "write negate"),
     ],
     "schema/missing-field": [
-        ("builds", "▸model: churn\ngit_uri: https://example.com/models.git", ""),
+        ("builds", "▸model: churn\ngit_uri: https://example.com/models.git", "write name: churn"),
         ("audiences", AUDIENCE + "conditions:\n  unary:\n    - ▸operator: ABSENT", "write key: location"),
         (
             "variations",
@@ -67,17 +75,32 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("environments", ENVIRONMENT + "approval: ▸1", "one of automatic, manual"),
         ("environments", ENVIRONMENT + "data_plane: ▸eks", "one of kubernetes, embedded"),
         ("variations", VARIATION + "rollout: ▸blue-green", "write replace"),
-        ("automations", AUTOMATION.replace("manual", "▸metric"), "one of manual, git"),
+        ("automations", AUTOMATION.replace("manual", "▸by-hand"), "one of manual, git"),
+        ("automations", AUTOMATION.replace("manual", "▸metric"), "write trigger: {metric: {...}}"),
+        ("variations", VARIATION + "rollout: ▸canary", "write rollout: {canary: {...}}"),
     ],
     "schema/form": [
         ("environments", "name: ▸Production_EU", "write production-eu"),
         ("variations", VARIATION + "deployment:\n  memory: ▸2GB", "such as 512Mi"),
         ("builds", BUILD.replace("https:", "▸http:"), "such as https://github.com/acme/models.git#churn"),
-        ("builds", BUILD + "env_vars: [▸KEY]", "it must match ^[A-Za-z_][A-Za-z0-9_]*="),
+        ("builds", BUILD + "env_vars: [▸KEY]", "such as LOG_LEVEL=info"),
+        ("builds", BUILD + "git_commit: ▸abc1234", f"such as {EXAMPLE_COMMIT}"),
+        ("automations", TRIGGERED + "scheduled: {interval: ▸daily}", "such as Daily"),
+        (
+            "variations",
+            CANARY + 'steps: [{weight: 5}]\n    checks: [{name: a, metric: error_rate, threshold: ▸"1%"}]',
+            'write "1"',
+        ),
+        (
+            "audiences",
+            CONDITION + "operator: UNARY_OPERATOR_TYPE_EXACT_MATCH\n      operand: ▸München",
+            "Printable ASCII, without blanks at its ends.",
+        ),
         ("builds", BUILD.replace("churn-1", '▸"churn-1\\n"'), "write churn-1"),
     ],
     "schema/key": [
         ("builds", BUILD + "parameters: {▸n estimators: '3'}", "write n-estimators"),
+        ("builds", BUILD + "env_vars: {▸LOG-LEVEL: info}", "write LOG_LEVEL"),
         ("variations", VARIATION + "environment_overrides:\n  ▸Production: {build: churn-2}", "write production"),
     ],
     "schema/range": [
@@ -125,7 +148,12 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("audiences", CONDITION + "operator: IN\n      operand: ▸adult", 'write ["a", "b"]'),
         ("audiences", CONDITION + "operator: IN\n      operand: ▸[a, a]", "keep one of them"),
         ("audiences", CONDITION + "operator: ABSENT\n      operand: ▸[a]", "leave it out"),
-        ("audiences", CONDITION + "operator: LESS_THAN\n      operand: ▸[a]", ""),
+        ("audiences", CONDITION + "operator: LESS_THAN\n      operand: ▸[a]", "write operand: TEXT"),
+        (
+            "audiences",
+            CONDITION + 'operator: UNARY_OPERATOR_TYPE_EXACT_MATCH\n      operand: ▸""',
+            "write operand: TEXT",
+        ),
     ],
     "audience/negate": [
         ("audiences", CONDITION + "operator: ABSENT\n      negate: ▸true", "write UNARY_OPERATOR_TYPE_PRESENT_MATCH"),
@@ -149,8 +177,8 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "environment/reserved-namespace": [
-        ("environments", ENVIRONMENT + "namespace: ▸kube-system", ""),
-        ("environments", "name: ▸default", ""),
+        ("environments", ENVIRONMENT + "namespace: ▸kube-system", "write namespace: NAME, another one"),
+        ("environments", "name: ▸default", "write namespace: NAME, another one"),
     ],
     "environment/data-plane": [
         ("environments", ENVIRONMENT + "data_plane: {context: ▸prod}", "type: kubernetes"),
@@ -251,8 +279,19 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("automations", TRIGGERED + "scheduled: {interval: Daily, time_zone: ▸Berlin}", "Europe/Berlin"),
     ],
     "automation/trigger": [
-        ("automations", TRIGGERED + "scheduled: {interval: Daily}\n  manual: ▸{}", ""),
-        ("automations", TRIGGERED.replace("trigger:\n  ", "trigger: ▸{}"), ""),
+        ("automations", TRIGGERED + "scheduled: {interval: Daily}\n  manual: ▸{}", "keep one of them"),
+        ("automations", TRIGGERED.replace("trigger:\n  ", "trigger: ▸{}"), "scheduled: {interval: Daily}"),
+    ],
+    "threshold/form": [
+        ("automations", GATED + f"threshold: ▸'{threshold}'", NO_THRESHOLD)
+        for threshold in ("0,65", "65%", "NaN", "-", "--", "drop table builds", "selected")
+    ],
+    "sql/no-query": [
+        (
+            "automations",
+            TRIGGERED + "metric: {sql_query: ▸delete from builds, threshold: '1'}",
+            "begin it with SELECT, or WITH",
+        ),
     ],
     "automation/condition": [
         (
@@ -303,6 +342,20 @@ def test_a_mistake_is_shown_where_it_is_with_what_to_write_instead(rule: str, ki
     assert found[0].message.endswith(".")
 
 
+@pytest.mark.parametrize(
+    "threshold",
+    ["0.65", "-1", ".5", "1e-3", "select 1", "WITH a AS (SELECT 1) SELECT * FROM a", "(select 1)", COMMENTED],
+)
+def test_a_threshold_is_a_decimal_number_or_a_query(threshold: str) -> None:
+    found = problems(document("automations", GATED + f"threshold: {json.dumps(threshold)}"))
+    assert [problem.rule for problem in found] == ["reference/no-environment"]
+
+
+def test_an_operand_that_is_not_looked_at_may_be_empty_as_the_platform_writes_it() -> None:
+    text = CONDITION + 'operator: UNARY_OPERATOR_TYPE_PRESENT_MATCH\n      operand: ""'
+    assert problems(document("audiences", text)) == []
+
+
 def test_the_platforms_own_nesting_is_checked_too() -> None:
     trigger = "{query_spec: {metric_type: disk, aggregation_type: avg, time_period: 5}, threshold: 60}"
     (found,) = [
@@ -345,6 +398,7 @@ def test_every_rule_has_a_mistake_in_this_table() -> None:
     ]
     families = (
         "schema|env-vars|audience|environment|resources|build|rollout|variation|autoscaling|automation|notification"
+        "|threshold|sql"
     )
     rules = {rule for path in sources for rule in re.findall(rf'"((?:{families})/[a-z-]+)"', path.read_text("utf-8"))}
 
