@@ -91,4 +91,4 @@ def canonical(body: Body) -> bytes:
 
 
 def _problem(origin: Origin, rule: str, message: str, hint: str) -> Problem:
-    return Problem(origin.file, origin.line, 1, (), rule, f"{message}.", hint)
+    return Problem(origin.file, origin.line, origin.column, origin.path, rule, f"{message}.", hint)

@@ -456,9 +456,10 @@ def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change], app
         return [Guard(name, "prune/rebuilt", message)]
     total = sum(target.kind not in NEVER_PRUNED for target in observed.members)
     if lost and (len(lost) >= total or not wanted.in_specs):
-        number = f"all {total}" if len(lost) >= total else f"{len(lost)} of {total}"
+        number = f"all {total} objects" if len(lost) >= total else f"{len(lost)} of {total} objects"
+        number = "the only object" if total == 1 else number
         what = "" if wanted.in_specs else ", because no spec names the environment any more"
-        return [Guard(name, "prune/all", f"{number} objects of {name} would be deleted{what}", approval)]
+        return [Guard(name, "prune/all", f"{number} of {name} would be deleted{what}", approval)]
     if len(lost) > max(PRUNE_FREE, int(total * PRUNE_SHARE)):
         message = f"{len(lost)} of {total} objects of {name} would be deleted, more than {PRUNE_SHARE:.0%}"
         return [Guard(name, "prune/budget", message, approval)]

@@ -38,6 +38,8 @@ class Origin(NamedTuple):
     line: int  #: 1-based; 0 where the spec has no line of its own (an implied one)
     kind: str  #: "variation", "environment", ...
     name: str
+    column: int = 1  #: 1-based
+    path: tuple[str | int, ...] = ()  #: into the document
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}" if self.line else self.file

@@ -110,14 +110,19 @@ class AutoScaleConfig(SpecModel):
         schema = handler.resolve_ref_schema(reference)
         listed = schema["properties"]["prometheus_trigger"]
         flat = listed["items"]
+        described = handler.resolve_ref_schema(flat)
+        nested = {key: value for key, value in described["properties"].items() if key != "threshold"}
         query_spec = {
             "type": "object",
             "properties": {
                 "query_spec": {
                     "type": "object",
                     "description": "The trigger's other keys, as the platform nests them.",
+                    "properties": nested,
+                    "required": [key for key in described["required"] if key != "threshold"],
+                    "additionalProperties": False,
                 },
-                "threshold": {"type": "number", "exclusiveMinimum": 0},
+                "threshold": described["properties"]["threshold"],
             },
             "required": ["query_spec", "threshold"],
             "additionalProperties": False,

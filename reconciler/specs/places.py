@@ -17,6 +17,7 @@ class Site(NamedTuple):
     document: int  #: the index of the YAML document among those of the file that are not empty
     path: Path  #: ("spec", "variations", 0)
     line: int
+    column: int
 
 
 class Places:

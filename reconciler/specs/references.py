@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -13,7 +14,7 @@ from renderers import audiences
 from renderers.catalog import Catalog, Placed, promotion_order, units
 from schemas.audience import Audience
 from schemas.automation import Automation
-from schemas.base import SpecModel
+from schemas.base import EnvVars, SpecModel
 from schemas.build import Build
 from schemas.document import KINDS
 from schemas.environment import DataPlane, Environment
@@ -95,6 +96,7 @@ def check(typed: Typed, places: Places) -> Specs:
             *_unsound_audience(found, places),
             *_unknown(found, references[key], defined, specs.doubtful, places),
             *_contradictions(found, specs, deployed_to, places),
+            *_secrets_in_the_open(found, places),
         ]
         specs.problems += problems
         if any(problem.severity == "error" for problem in problems):
@@ -221,6 +223,39 @@ def _unsound_audience(found: Found[Any], places: Places) -> Iterator[Problem]:
             audiences.check(found.spec)
         except audiences.Unsound as unsound:
             yield places.problem(found.site, ("conditions",), unsound.rule, sentence(unsound.message), unsound.hint)
+
+
+#: Names of variables whose values are credentials; TOKENIZER and KEY_COLUMN are not among them.
+_CREDENTIAL = re.compile(
+    r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|API_?KEY|(ACCESS|PRIVATE|SECRET)_KEY)$", re.IGNORECASE
+)
+
+
+def _secrets_in_the_open(found: Found[Any], places: Places) -> Iterator[Problem]:
+    for path, variables in _variables(found.spec):
+        for name, value in variables:
+            if _CREDENTIAL.search(name) and not value.startswith("secret."):
+                message = f"The variable {name} looks like a credential, which everybody can read here."
+                hint = "write secret.NAME-OF-A-SECRET as its value"
+                where = (*path, "env_vars", name)
+                yield places.problem(found.site, where, "secret/in-the-open", message, hint, severity="warning")
+
+
+def _variables(spec: Any) -> Iterator[tuple[Path, EnvVars]]:
+    """Where a spec sets environment variables."""
+    if isinstance(spec, Environment):
+        yield ("defaults",), spec.defaults.env_vars
+    elif isinstance(spec, Build):
+        yield (), spec.env_vars
+    elif isinstance(spec, Variation):
+        yield ("deployment",), spec.deployment.env_vars
+        for environment, override in spec.environment_overrides:
+            if override.deployment is not None:
+                yield ("environment_overrides", environment, "deployment"), override.deployment.env_vars
+    elif isinstance(spec, Automation):
+        for key in ("build_spec", "deployment_spec"):
+            if (part := getattr(spec, key)) is not None:
+                yield (key,), part.env_vars
 
 
 def _contradictions(

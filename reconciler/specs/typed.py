@@ -46,7 +46,8 @@ class Found(Generic[S_co]):
     def placed(self) -> Placed[S_co]:
         """As a catalog holds it. A variation is called by its model too: every model may have a `default`."""
         name = f"{self.spec.model}/{self.name}" if isinstance(self.spec, Variation) else self.name
-        return Placed(self.spec, Origin(self.site.file, self.site.line, KINDS[self.kind][0], name))
+        site = self.site
+        return Placed(self.spec, Origin(site.file, site.line, KINDS[self.kind][0], name, site.column, site.path))
 
 
 @dataclass(slots=True)
@@ -109,7 +110,8 @@ def _read_document(typed: Typed, file: str, number: int, document: Document, pla
             typed.problems += [fault.problem(file, marked) for fault in of_types(error, value, path)]
             _doubt(typed, raw, kind)
         else:
-            typed.found.append(Found(spec, kind, Site(file, number, path, document.marks[path].line)))
+            mark = document.marks[path]
+            typed.found.append(Found(spec, kind, Site(file, number, path, mark.line, mark.column)))
     return all(len(bad) > 2 for bad in broken)
 
 

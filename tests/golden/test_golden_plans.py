@@ -38,6 +38,7 @@ def test_specs_are_planned_as_printed(case: str, update: bool, monkeypatch: pyte
 def planned() -> Report:
     """The plan from what `before.yaml` came to, to what `after.yaml` asks for."""
     loaded = offline.load([AFTER])
+    errors = [problem for problem in loaded.problems if problem.severity == "error"]
     units = list(desired.build(loaded.catalog, Facts()))
     wanted, live = by_environment(units), by_environment(desired.build(offline.load([BEFORE]).catalog, Facts()))
     changes: list[plan.Change] = []
@@ -46,7 +47,7 @@ def planned() -> Report:
         members = {manifest.id: stored(manifest) for manifest in live[name]}
         asked = [m for m in wanted[name] if m.id in members and not plan.is_settled(m, members[m.id])]
         observed = Observed(name, members, predictions={m.id: Predicted(stored(m)) for m in asked})
-        theirs, limits = plan.environment(Wanted(name, wanted[name], complete=not loaded.problems), observed)
+        theirs, limits = plan.environment(Wanted(name, wanted[name], complete=not errors), observed)
         changes += theirs
         guards += limits
     return Report(loaded.problems, plan.assemble(changes, offline.notes_of(units), guards))

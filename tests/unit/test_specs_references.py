@@ -217,6 +217,24 @@ def test_a_pinned_variation_is_a_warning_and_stops_nobody() -> None:
     assert ("churn", "default") in loaded.catalog.variations
 
 
+def test_a_credential_in_the_open_is_a_warning_that_names_the_variable_and_not_its_value() -> None:
+    spec = "{name: b, model: m, git_uri: 'https://example.com/a', env_vars: {DB_PASSWORD: planted, TOKENIZER: fine}}"
+    loaded = load(GOOD, document("builds", spec))
+    (problem,) = loaded.problems
+    assert (problem.rule, problem.severity, problem.pointer) == (
+        "secret/in-the-open",
+        "warning",
+        "/spec/builds/0/env_vars/DB_PASSWORD",
+    )
+    assert "planted" not in repr(problem)
+    assert "b" in loaded.catalog.builds
+
+
+def test_a_credential_that_is_read_from_a_secret_is_fine() -> None:
+    spec = "{name: b, model: m, git_uri: 'https://example.com/a', env_vars: {API_TOKEN: secret.scoring}}"
+    assert load(GOOD, document("builds", spec)).problems == ()
+
+
 def test_what_the_mistakes_refer_to_is_good() -> None:
     loaded = load(GOOD)
     assert loaded.problems == ()
