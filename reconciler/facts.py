@@ -9,10 +9,10 @@ import base64
 import binascii
 from collections.abc import Callable, Mapping
 
-from reconciler import source
 from reconciler.cluster import ApiError, KubeconfigError, Reader, Unauthorized, Unavailable
 from reconciler.desired import Unresolved
-from reconciler.source import Branch, Credential
+from reconciler.source import git
+from reconciler.source.git import Branch, Credential
 from renderers.catalog import Catalog, Facts, Unit, units
 from renderers.manifest import ObjectId
 from schemas.build import Build
@@ -50,7 +50,7 @@ def gather(
                     away[plane] = str(error)
     if not wanted:
         return Facts(), unresolved
-    answers = source.resolve(wanted, mirrors=mirrors, allow_file=is_local)
+    answers = git.resolve(wanted, mirrors=mirrors, allow_file=is_local)
     commits = {}
     for branch, answer in answers.items():
         if isinstance(answer, str):

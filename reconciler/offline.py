@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from reconciler import desired, plan, source, specs
+from reconciler import desired, plan, specs
 from reconciler.desired import Rendered
 from reconciler.plan import Change, Note
 from reconciler.report import Report
+from reconciler.source import files
 from reconciler.specs import Loaded
 from renderers.catalog import Facts
 
 
 def load(paths: Sequence[Path]) -> Loaded:
     """files -> specs, with the problems of both steps."""
-    files = source.read(paths)
-    loaded = specs.parse(files.content)
-    return Loaded(loaded.catalog, tuple(sorted((*files.problems, *loaded.problems))))
+    found = files.read(paths)
+    loaded = specs.parse(found.content)
+    return Loaded(loaded.catalog, tuple(sorted((*found.problems, *loaded.problems))))
 
 
 def preview(loaded: Loaded, only: Collection[str] = ()) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, cast
 
 import yaml
@@ -64,6 +65,7 @@ def _is_constant(value: Any) -> bool:
     return value is not None and not (isinstance(value, str) and "{" in value)
 
 
+@cache
 def _leaf(text: str) -> nodes.Expr:
     if _is_constant(text):
         return nodes.Const(text)

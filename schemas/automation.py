@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
-from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from schemas import cron
@@ -18,6 +17,7 @@ from schemas.base import (
     GpuAmount,
     GpuType,
     IamRoleArn,
+    JsonSchema,
     Many,
     Memory,
     Pairs,
@@ -136,7 +136,7 @@ class Trigger(SpecModel):
         return self
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
         """`git` and `manual` need no settings, and may stand alone."""
         reference = handler(core)
         schema = handler.resolve_ref_schema(reference)

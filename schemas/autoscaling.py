@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
-from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from schemas.base import SpecModel, refuse
+from schemas.base import JsonSchema, SpecModel, refuse
 
 MetricType = Literal["cpu", "gpu", "memory", "latency", "error_rate", "throughput"]
 AggregationType = Literal["avg", "max", "min", "sum", "p50", "p90", "p95", "p99"]
@@ -104,7 +103,7 @@ class AutoScaleConfig(SpecModel):
         return self
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
         """Adds the spellings that `_triggers` and `_nested_triggers` read: one, a list, nested, with `query_spec`."""
         reference = handler(core)
         schema = handler.resolve_ref_schema(reference)

@@ -7,6 +7,7 @@ calls `refuse`.
 
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
@@ -20,12 +21,13 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     Strict,
-    WithJsonSchema,
 )
-from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from schemas.problem import quoted
+
+#: A JSON Schema, or a part of one. (pydantic's own alias costs the import of its generator.)
+JsonSchema = dict[str, Any]
 
 
 class SpecModel(BaseModel):
@@ -256,13 +258,23 @@ def _check_secrets(pairs: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str],
     return pairs
 
 
+class Described:
+    """Annotation: the JSON Schema of a field whose validators read more than its type says."""
+
+    def __init__(self, schema: JsonSchema) -> None:
+        self._schema = schema
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        return deepcopy(self._schema)
+
+
 #: Environment variables. The value `secret.NAME` is read from the Secret NAME (key `value`), and
 #: `secret.NAME.KEY` from its key KEY; that is how a spec uses a secret without holding it.
 EnvVars = Annotated[
     tuple[tuple[str, str], ...],
     BeforeValidator(_env_vars),
     AfterValidator(_check_secrets),
-    WithJsonSchema(
+    Described(
         {
             "description": (
                 "Environment variables, as a mapping or as a list of NAME=VALUE. "
@@ -307,7 +319,7 @@ class TextMap:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(_sorted_pairs, handler(source))
 
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
         value = {"type": "string", "maxLength": 4096}
         return {
             "type": "object",

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
-from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from schemas.base import (
@@ -15,6 +14,7 @@ from schemas.base import (
     GpuAmount,
     GpuType,
     IamRoleArn,
+    JsonSchema,
     Many,
     Memory,
     Pairs,
@@ -56,7 +56,7 @@ class DataPlane(SpecModel):
         return self
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
         """A data plane without settings may be written as its type alone."""
         reference = handler(core)
         schema = handler.resolve_ref_schema(reference)
@@ -181,7 +181,7 @@ def _sorted_items(value: Any) -> Any:
 class InstanceTemplates:
     """Describes the mapping of names to templates in the JSON Schema."""
 
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
         pair = handler(core)["items"]["prefixItems"]
         names = {key: pair[0][key] for key in ("pattern", "maxLength")}
         return {"type": "object", "propertyNames": names, "additionalProperties": pair[1], "maxProperties": 200}
@@ -191,7 +191,7 @@ class InstanceTemplates:
 class OneOrMany:
     """Describes a list that may be written as its only item."""
 
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
         many = handler(core)
         return {"if": {"type": "array"}, "then": many | {"uniqueItems": True}, "else": many["items"]}
 

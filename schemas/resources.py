@@ -3,10 +3,9 @@
 from typing import Annotated, Self
 
 from pydantic import AliasChoices, Field, GetJsonSchemaHandler, model_validator
-from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from schemas.base import Cpu, GpuAmount, GpuType, Memory, SpecModel, refuse
+from schemas.base import Cpu, GpuAmount, GpuType, JsonSchema, Memory, SpecModel, refuse
 
 #: The id of an instance template: of the platform's own table, or of the environment's `instance_templates`.
 InstanceName = Annotated[
@@ -52,7 +51,7 @@ class Resources(SpecModel):
         return self
 
     @classmethod
-    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
         """Adds the platform's other two spellings of `cpu`."""
         reference = handler(core)
         schema = handler.resolve_ref_schema(reference)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
-from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from schemas.autoscaling import AutoScaleConfig
@@ -17,6 +16,7 @@ from schemas.base import (
     Duration,
     EnvVars,
     IamRoleArn,
+    JsonSchema,
     Many,
     Memory,
     PurchaseOption,
@@ -173,7 +173,7 @@ def _sorted_items(value: Any) -> Any:
 class ByEnvironment:
     """Describes the mapping of environments to overrides in the JSON Schema."""
 
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
         pair = handler(core)["items"]["prefixItems"]
         names = {key: pair[0][key] for key in ("pattern", "maxLength")}
         return {"type": "object", "propertyNames": names, "additionalProperties": pair[1], "maxProperties": 200}

@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from reconciler.source import Branch, Credential, Unresolved, resolve
+from reconciler.source.git import Branch, Credential, Unresolved, resolve
 
 TOKEN = "planted-token-4711"
 BASIC = base64.b64encode(f"bot:{TOKEN}".encode()).decode()
@@ -616,7 +616,7 @@ def test_an_interrupt_ends_git_too(server: GitServer) -> None:
         return gone.wait(30)
 
     server.answer = wait
-    program = f"from reconciler.source import *\nresolve([Branch({server.url + '/x'!r}, 'main')])"
+    program = f"from reconciler.source.git import *\nresolve([Branch({server.url + '/x'!r}, 'main')])"
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
     assert asked.wait(20)
     process.send_signal(signal.SIGINT)

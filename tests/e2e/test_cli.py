@@ -81,10 +81,11 @@ class TestHelp:
     def test_help_does_not_pay_for_what_the_commands_need(self, place: Place):
         python = place.command.parent / "python"
         code = (
-            "import sys; sys.argv = ['reconcile', '--help']\n"
+            "import os, sys; sys.argv = ['reconcile', '--help']\n"
             "from reconciler.cli import main\n"
-            "try: main()\n"
-            "except SystemExit: print(*sys.modules, file=sys.stderr)"
+            "leave = os._exit\n"
+            "os._exit = lambda code: (print(*sys.modules, file=sys.stderr, flush=True), leave(code))\n"
+            "main()"
         )
         run = subprocess.run([python, "-c", code], cwd=place.folder, capture_output=True, text=True, check=True)
         loaded = set(run.stderr.split())

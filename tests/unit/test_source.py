@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.source import Branch, Credential, Limits, Unresolved, read, resolve
+from reconciler.source.files import Limits, read
+from reconciler.source.git import Branch, Credential, Unresolved, resolve
 
 SPEC = b"api_version: v1\nspec: {}\n"
 SECRET = b"password: planted-4711\n"
