@@ -330,6 +330,19 @@ class TextMap:
         }
 
 
+@dataclass(frozen=True)
+class NamedMap:
+    """Annotation of a field of (name, model) pairs: reads a mapping, and describes it in the JSON Schema."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(_sorted_pairs, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        name, item = handler(core)["items"]["prefixItems"]
+        names = {key: name[key] for key in ("pattern", "maxLength")}
+        return {"type": "object", "propertyNames": names, "additionalProperties": item, "maxProperties": 200}
+
+
 def _sorted_pairs(value: Any) -> Any:
     return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
 

@@ -1,6 +1,5 @@
 """Environments: where models are built and served, and in which order they are promoted."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -17,6 +16,7 @@ from schemas.base import (
     JsonSchema,
     Many,
     Memory,
+    NamedMap,
     Pairs,
     SecretName,
     SpecModel,
@@ -173,20 +173,6 @@ class InstanceTemplate(SpecModel):
         return self
 
 
-def _sorted_items(value: Any) -> Any:
-    return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
-
-
-@dataclass(frozen=True)
-class InstanceTemplates:
-    """Describes the mapping of names to templates in the JSON Schema."""
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
-        pair = handler(core)["items"]["prefixItems"]
-        names = {key: pair[0][key] for key in ("pattern", "maxLength")}
-        return {"type": "object", "propertyNames": names, "additionalProperties": pair[1], "maxProperties": 200}
-
-
 @dataclass(frozen=True)
 class OneOrMany:
     """Describes a list that may be written as its only item."""
@@ -215,9 +201,7 @@ class Defaults(SpecModel):
     """The Kueue LocalQueue that admits builds."""
     image_pull_secrets: Annotated[Many[SecretName], Field(max_length=20)] = ()
     """Secrets for private registries."""
-    instance_templates: Annotated[
-        tuple[tuple[InstanceName, InstanceTemplate], ...], BeforeValidator(_sorted_items), InstanceTemplates()
-    ] = ()
+    instance_templates: Annotated[tuple[tuple[InstanceName, InstanceTemplate], ...], NamedMap()] = ()
     """Sizes by name, beside and before the platform's own table (tiny, small, gpu.t4.xl, ...)."""
 
 

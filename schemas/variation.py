@@ -1,11 +1,8 @@
 """Variations: a build of a model as it is served, and its share of the traffic."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
-from pydantic_core import CoreSchema
+from pydantic import Field, model_validator
 
 from schemas.autoscaling import AutoScaleConfig
 from schemas.base import (
@@ -16,9 +13,9 @@ from schemas.base import (
     Duration,
     EnvVars,
     IamRoleArn,
-    JsonSchema,
     Many,
     Memory,
+    NamedMap,
     PurchaseOption,
     ResourceName,
     SecretName,
@@ -165,20 +162,6 @@ class Override(SpecModel):
     """Instead of the variation's."""
 
 
-def _sorted_items(value: Any) -> Any:
-    return tuple(sorted(value.items())) if isinstance(value, Mapping) else value
-
-
-@dataclass(frozen=True)
-class ByEnvironment:
-    """Describes the mapping of environments to overrides in the JSON Schema."""
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
-        pair = handler(core)["items"]["prefixItems"]
-        names = {key: pair[0][key] for key in ("pattern", "maxLength")}
-        return {"type": "object", "propertyNames": names, "additionalProperties": pair[1], "maxProperties": 200}
-
-
 class Variation(SpecModel):
     """One way in which a model is served; a model may have several at a time."""
 
@@ -199,9 +182,7 @@ class Variation(SpecModel):
     """Its shares. None given: everybody, if the model has no other variation there; otherwise nothing."""
     rollout: Rollout = "replace"
     """How a new build takes over: at once when it is ready, or as a canary."""
-    environment_overrides: Annotated[
-        tuple[tuple[DnsLabel, Override], ...], BeforeValidator(_sorted_items), ByEnvironment()
-    ] = ()
+    environment_overrides: Annotated[tuple[tuple[DnsLabel, Override], ...], NamedMap()] = ()
     """What is different in an environment."""
     protected: bool = False
     """True: a plan that removes it or changes its traffic needs approval."""
