@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands: `--help` pays for none of them.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
@@ -268,8 +269,10 @@ def main() -> None:
         sys.stderr.write("\ninterrupted; what was done stays, and the next run goes on from there\n")
     with suppress(BrokenPipeError):
         sys.stdout.flush()
-    # Without taking the interpreter down piece by piece, which is a tenth of a short run. After ^C, requests under way
-    # are not waited for either: a run may be cut anywhere.
+    # What libraries want done at the end is done (the Kubernetes package keeps certificates in temporary files). But
+    # the interpreter is not taken down piece by piece, which is a tenth of a short run, and after ^C requests under
+    # way are not waited for: a run may be cut anywhere.
+    atexit._run_exitfuncs()
     os._exit(code or 0)
 
 
