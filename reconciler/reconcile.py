@@ -20,7 +20,7 @@ from typing import NamedTuple
 from reconciler import apply, desired, facts, observe, plan
 from reconciler.cluster import ApiError, Reader, Writer
 from reconciler.desired import Rendered
-from reconciler.inventory import Inventory
+from reconciler.inventory import PART_OF, Inventory, object_id_of, set_id
 from reconciler.offline import load, notes_of
 from reconciler.plan import Change, Guard, Observed, Wanted
 from reconciler.report import Done, Report, Trouble
@@ -193,6 +193,14 @@ def _environments(
                 continue
             if not only or name in only:
                 yield Wanted(name, manifests[name], whole[name], spec.suspended), planes[reader], inventories
+        elsewhere = {name: other for other, theirs in by_cluster.items() if other is not reader for name in theirs}
+        for name in sorted(inventories.keys() & elsewhere.keys()):
+            if not observe.same_cluster(reader, elsewhere[name]):
+                message = (
+                    "it has moved to another cluster, and what it left in this one still runs; delete there what has "
+                    f"the label {PART_OF}={set_id(name)}, and the ConfigMap {object_id_of(name)} last"
+                )
+                trouble.append(Trouble(f"environment {name}", message))
         # Two contexts may lead to one cluster, and two clusters may have left-overs of one name: one at a time.
         strays = inventories.keys() - catalog.environments.keys() - left_over
         for name in sorted(strays & only if only else strays):

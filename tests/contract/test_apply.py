@@ -18,7 +18,7 @@ from reconciler.cluster import Retry, Writer, connect
 from reconciler.plan import Op, Plan, Wanted
 from reconciler.report import Done, Outcome, Report
 from renderers.manifest import Body, Manifest, Origin, object_id
-from tests.contract.client import Api, config_map, deployment, eventually
+from tests.contract.client import Api, EmbeddedServer, config_map, deployment, eventually
 
 
 def disruption_budget(name: str) -> Body:
@@ -532,6 +532,32 @@ class TestTheWholeStory:
         assert first.done
         assert {one.outcome for one in first.done} == {Outcome.APPLIED}
         assert self._run(environment, tmp_path, "suspended: false").done == ()
+
+    def test_an_environment_that_moved_to_another_cluster_is_told_of_what_it_left_behind(
+        self, environment: Environment, kubeconfig: Path, tmp_path: Path
+    ):
+        def run(plane: str, writer_of: Any) -> Report:
+            text = f"- name: {environment.name}\n      data_plane: {plane}\n      object_storage: s3://bucket/a\n"
+            anchor = f"    - name: {environment.name}-stays\n      suspended: true\n"
+            (tmp_path / "specs.yaml").write_text(f"api_version: v1\nspec:\n  environments:\n    {text}{anchor}")
+            return reconcile.reconcile(reconcile.Request((tmp_path,)), writer_of, lambda _: None)
+
+        run("embedded", lambda _: environment.writer)
+        again = connect(str(kubeconfig), trusted=True)
+        by_two_ways = {"embedded": environment.writer, "kubernetes": Writer(again)}
+        same = run("{type: kubernetes, context: b}", lambda plane: by_two_ways[plane.type])
+        assert same.trouble == (), "two ways to one cluster are no move"
+        other = EmbeddedServer(tmp_path / "other")
+        connection = connect(str(other.kubeconfig), trusted=True)
+        two_clusters = {"embedded": environment.writer, "kubernetes": Writer(connection)}
+        moved = run("{type: kubernetes, context: b}", lambda plane: two_clusters[plane.type])
+        connection.close()
+        again.close()
+        other.end()
+        (trouble,) = moved.trouble
+        assert trouble.where == f"environment {environment.name}"
+        assert "moved to another cluster" in trouble.message
+        assert inventory.set_id(environment.name) in trouble.message
 
     def test_a_run_for_some_environments_neither_changes_nor_judges_the_others(
         self, environment: Environment, tmp_path: Path
