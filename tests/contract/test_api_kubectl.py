@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.client import Api
-
-pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+from tests.contract.client import KUBECTL, Api
 
 Kubectl = Callable[..., str]
 
@@ -34,7 +31,7 @@ spec:
 @pytest.fixture
 def kubectl(api: Api, namespace: str, tmp_path: Path) -> Kubectl:
     def run(*arguments: str, stdin: str = "", code: int = 0) -> str:
-        command = ["kubectl", f"--kubeconfig={api.kubeconfig}", f"--cache-dir={tmp_path}", f"--namespace={namespace}"]
+        command = [KUBECTL, f"--kubeconfig={api.kubeconfig}", f"--cache-dir={tmp_path}", f"--namespace={namespace}"]
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(tmp_path),

