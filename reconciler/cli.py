@@ -138,10 +138,12 @@ def reconcile(
     if dry_run:
         with closing(_clusters(home, kubeconfig, context)) as clusters:
             report = story.preview(request, clusters.reader)
+            _warn(clusters.warnings())
         _print_report(report, output, detailed=detailed_exitcode)
     else:
         with closing(_clusters(home, kubeconfig, context)) as clusters:
             report = story.reconcile(request, clusters.writer, _teller(output))
+            _warn(clusters.warnings())
         _print_end(report, output, detailed=detailed_exitcode)
     _end(report, detailed=detailed_exitcode)
 
@@ -387,6 +389,13 @@ def _print_problems(report: Report, output: Format, count: int) -> None:
 
 def _write_lines(lines: Iterable[str]) -> None:
     _write("".join(f"{line}\n" for line in lines))
+
+
+def _warn(warnings: list[str]) -> None:
+    from reconciler.report import text
+
+    for warning in warnings:
+        sys.stderr.write(f"warning: {text.clean(warning)}\n")
 
 
 def _write(words: str) -> None:

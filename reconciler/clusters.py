@@ -49,6 +49,11 @@ class Clusters:
             self._writers[plane] = Writer(self._connection(plane))
         return self._writers[plane]
 
+    def warnings(self) -> list[str]:
+        """What the servers warned of, such as a version of an API that is going away; each once."""
+        told = [warning for connection in self._connections.values() for warning in connection.take_warnings()]
+        return [f"{target}: {text}" if target else text for target, text in told]
+
     def close(self) -> None:
         """Closes every connection."""
         self._closing.close()

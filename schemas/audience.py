@@ -8,16 +8,9 @@ from pydantic import Field, model_validator
 
 from schemas.base import DisplayName, Many, SpecModel, Text, refuse, shared
 
-#: The platform's operators, by its own names.
-TextOperator = Literal[
-    "UNARY_OPERATOR_TYPE_EXACT_MATCH",
-    "UNARY_OPERATOR_TYPE_SAFE_REGEX_MATCH",
-    "UNARY_OPERATOR_TYPE_PREFIX_MATCH",
-    "UNARY_OPERATOR_TYPE_SUFFIX_MATCH",
-    "UNARY_OPERATOR_TYPE_CONTAINS_MATCH",
-]
 NumericOperator = Literal["LESS_THAN", "LESS_OR_EQUAL", "GREATER_THAN", "GREATER_OR_EQUAL"]
 PresenceOperator = Literal["UNARY_OPERATOR_TYPE_PRESENT_MATCH", "ABSENT"]
+#: The platform's operators, by its own names, and ours.
 UnaryOperator = Literal[
     "UNARY_OPERATOR_TYPE_EXACT_MATCH",
     "UNARY_OPERATOR_TYPE_SAFE_REGEX_MATCH",

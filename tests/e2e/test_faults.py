@@ -168,6 +168,21 @@ def test_a_run_meets(plane: Plane, api: Api, right: Any, case: Case):
     assert state(api, "prod") == right[specs]
 
 
+def test_what_a_server_warns_of_is_passed_on_once_and_beside_the_report(plane: Plane, name: str):
+    plane.write("specs/a.yaml", before(name))
+    none = {"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": "1"}, "items": []}
+    with FaultProxy(plane.kubeconfig) as proxy:
+        warned = answer(200, none, Warning='299 - "v1 ConfigMap goes \x1b[2J away"')
+        proxy.inject(warned, method="GET", path="/namespaces/trueup-system/configmaps")
+        kubeconfig = proxy.kubeconfig(plane.folder / "proxy")
+        run = plane.reconcile("--dry-run", "--kubeconfig", kubeconfig, "-o", "json")
+    assert run.code == 0
+    assert run.data["plan"]["changes"], "the report is still one document"
+    assert run.err.count("v1 ConfigMap goes") == 1
+    assert run.err.startswith("warning: ")
+    assert "\x1b" not in run.err
+
+
 def test_one_refused_object_stops_what_needs_it_and_nothing_else(plane: Plane, api: Api, name: str):
     specs_for(plane, "deployment")
     with FaultProxy(plane.kubeconfig) as proxy:
