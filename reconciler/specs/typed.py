@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 import schemas
 from reconciler.specs.places import Places, Site
-from reconciler.specs.wording import in_words, of_types
+from reconciler.specs.wording import Fault, in_words, of_types
 from renderers.catalog import Placed
 from renderers.manifest import Origin
 from schemas.base import SpecModel
@@ -102,6 +102,8 @@ def _read_document(typed: Typed, file: str, number: int, document: Document, pla
         kind = str(path[1])
         if path in broken_specs:
             _doubt(typed, raw, kind)
+            marked = places.document(file, number)
+            typed.problems += [fault.problem(file, marked) for fault in _also_wrong(value, path, broken)]
             continue
         try:
             spec = KINDS[kind][1].model_validate(raw)
@@ -113,6 +115,17 @@ def _read_document(typed: Typed, file: str, number: int, document: Document, pla
             mark = document.marks[path]
             typed.found.append(Found(spec, kind, Site(file, number, path, mark.line, mark.column)))
     return all(len(bad) > 2 for bad in broken)
+
+
+def _also_wrong(value: Any, path: Path, broken: Iterable[Path]) -> list[Fault]:
+    """What our own rules say of the parts of a spec that the schema found no fault with."""
+    kind, index = path[1:]
+    try:
+        KINDS[str(kind)][1].model_validate(value["spec"][kind][index])
+    except ValidationError as error:
+        faults = [fault for fault in of_types(error, value, path) if not fault.rule.startswith("schema/")]
+        return [fault for fault in faults if not _starts_with_one(fault.path, broken)]
+    return []
 
 
 def _starts_with_one(path: Path, beginnings: Iterable[Path]) -> bool:

@@ -416,3 +416,19 @@ def test_a_token_that_was_pasted_where_a_name_belongs_is_neither_shown_nor_spell
     assert problem.hint == "write the name of a Secret, never what is in it"
     assert "Ab1Ab1" not in repr(problem)
     assert "ab1ab1" not in repr(problem)
+
+
+def test_a_fault_of_the_schema_does_not_hide_what_our_own_rules_say_of_the_same_spec() -> None:
+    text = """\
+api_version: v1
+spec:
+  automations:
+    - name: nightly
+      model: churn
+      trigger: {scheduled: {cron: "61 * * * *"}}
+      build_spec: {git_uri: "https://example.com/a"}
+      deployment_condition: {metric_name: f1, threshold: 0.65}
+      deployment_spec: {}
+"""
+    problems = parse({"a.yaml": text.encode()}).problems
+    assert [(problem.rule, problem.line) for problem in problems] == [("automation/cron", 6), ("schema/type", 8)]
