@@ -13,9 +13,9 @@ from concurrent.futures import FIRST_EXCEPTION, Executor, as_completed, wait
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from threading import Event
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from reconciler import inventory, plan, readiness
+from reconciler import causes, inventory, plan, readiness
 from reconciler.cluster import (
     FIELD_MANAGER,
     ApiError,
@@ -31,8 +31,9 @@ from reconciler.cluster import (
 )
 from reconciler.inventory import Inventory
 from reconciler.plan import Change, Observed, Op, Plan, Wanted
-from reconciler.readiness import State
+from reconciler.readiness import Readiness, State
 from reconciler.report import Done, Outcome
+from renderers.build import FULL_ID
 from renderers.manifest import Body, ObjectId
 from renderers.names import NAME
 
@@ -78,10 +79,13 @@ def carry_out(
 
     `wait_s`: how long to wait for what was applied to become ready, and traffic with it; 0 does not wait.
     """
+    builds: _Builds = {}
     runs = {
-        name: _Run(target, [c for c in wanted.changes if c.environment == name], clock() + wait_s, clock)
+        name: _Run(target, [c for c in wanted.changes if c.environment == name], clock() + wait_s, clock, builds)
         for name, target in targets.items()
     }
+    for run in runs.values():
+        builds.update((made, (run, job)) for made, job in run.jobs())
     busy = {name: run for name, run in runs.items() if run.needs_writing()}
     yield from _each(pool, busy.values(), _Run.widen)
     to_apply = _by_stage((run, change) for run in busy.values() for change in run.to_apply)
@@ -94,6 +98,10 @@ def carry_out(
     for stage in reversed(range(len(plan.STAGES))):
         yield from _as_done(pool, _Run.prune, to_delete.get(stage, ()))
     yield from _each(pool, busy.values(), _Run.narrow)
+
+
+#: Build id -> whose Job makes it, and which one that is.
+_Builds: TypeAlias = "dict[str, tuple[_Run, ObjectId]]"
 
 
 def _by_stage(jobs: Iterable[tuple[_Run, Change]]) -> dict[int, list[tuple[_Run, Change]]]:
@@ -146,6 +154,8 @@ class _Run:
     changes: list[Change]
     deadline: float
     clock: Callable[[], float]
+    #: Where each build is made, of all environments: what serves it waits for it.
+    builds: _Builds
     #: Objects that are not as they should be: what needs them is left alone.
     failed: dict[ObjectId, str] = field(default_factory=dict)
     gone: set[ObjectId] = field(default_factory=set)
@@ -173,6 +183,13 @@ class _Run:
     @property
     def to_delete(self) -> list[Change]:
         return [change for change in self.changes if change.is_action and change.op is Op.DELETE]
+
+    def jobs(self) -> Iterator[tuple[str, ObjectId]]:
+        """The builds that are made here, by their id."""
+        for manifest in self.target.wanted.manifests:
+            build = manifest.body["metadata"].get("annotations", {}).get(FULL_ID)
+            if manifest.id.kind == "Job" and build is not None:
+                yield build, manifest.id
 
     def needs_writing(self) -> bool:
         """A pass in which nothing changed writes nothing, not even an inventory."""
@@ -226,11 +243,11 @@ class _Run:
         return Inventory(self.environment, places, self._finished() & frozenset(left | wanted))
 
     def _finished(self) -> frozenset[ObjectId]:
-        """What runs once and was seen to have ended, now or before."""
+        """What runs once and was seen to have done so, now or before. What failed may be deleted, to try it again."""
         before = self.stored.finished if self.stored else frozenset()
-        ended = (State.CURRENT, State.FAILED)
         members = self.target.observed.members.items()
-        return before | {t for t, body in members if t.kind in plan.RUN_ONCE and readiness.of(body).state in ended}
+        done = {t for t, body in members if t.kind in plan.RUN_ONCE and readiness.of(body).state is State.CURRENT}
+        return before | done
 
     def _write(self, wanted: Inventory) -> None:
         """Only we write it, so a field that somebody else took is taken back."""
@@ -262,9 +279,9 @@ class _Run:
             self.failed[change.id] = f"it needs {missing}"
             return Done(change, Outcome.BLOCKED, f"it needs {missing}: {self.failed[missing]}")
         waiting = self._waits_for(change)
-        if waiting:
-            self.failed[change.id] = waiting
-            return Done(change, Outcome.WAITING, waiting)
+        if waiting is not None:
+            self.failed[change.id] = waiting.message
+            return Done(change, Outcome.FAILED if waiting.state is State.FAILED else Outcome.WAITING, waiting.message)
         try:
             if change.op is Op.REPLACE and not self._make_room(change):
                 self.failed[change.id] = "the old one is still being deleted; the next run goes on with it"
@@ -304,21 +321,44 @@ class _Run:
         self.target.writer.delete(change.id, uid=change.uid, propagation=_propagation(change.id))
         return self._is_gone(change.id, change.uid)
 
-    def _waits_for(self, change: Change) -> str:
-        """Ready before traffic: a route is not turned to pods that cannot answer yet.
+    def _waits_for(self, change: Change) -> Readiness | None:
+        """Built before served, and ready before traffic: what is not there yet, or will never be; None: all is."""
+        live = self.target.observed.members.get(change.id)
+        if change.id.kind == "Deployment" and live is None:
+            return self._waits_for_build(change)
+        if change.id.kind == "HTTPRoute" and live is not None:
+            return self._waits_for_pods(change, _backends(live))
+        return None
+
+    def _waits_for_build(self, change: Change) -> Readiness | None:
+        """Pods whose artifact is not there yet would only fail to start. The build may be another environment's."""
+        assert change.manifest is not None
+        annotations = change.manifest.body["metadata"].get("annotations", {})
+        run, job = self.builds.get(annotations.get(FULL_ID, ""), (None, None))
+        if run is None or job is None or run.target.observed.has_run(job):
+            return None
+        if job in run.failed:
+            return Readiness(State.IN_PROGRESS, f"it waits for {job}: {run.failed[job]}")
+        state = run.await_ready(job, self.deadline)
+        if state.state is State.CURRENT:
+            return None
+        if state.state is State.FAILED:
+            return Readiness(State.FAILED, f"its build failed: {state.message}")
+        return Readiness(State.IN_PROGRESS, f"it waits for its build {job}: {state.message}")
+
+    def _waits_for_pods(self, change: Change, named: set[str]) -> Readiness | None:
+        """A route is not turned to pods that cannot answer yet.
 
         Only for what the live route does not name already, so that a pod that is down does not stop other changes.
         """
-        live = self.target.observed.members.get(change.id)
-        if change.id.kind != "HTTPRoute" or live is None or change.manifest is None:
-            return ""
-        named = _backends(live)
+        assert change.manifest is not None
         for needed in change.manifest.needs:
             if needed.kind == "Deployment" and needed.name not in named:
-                state = self._await(needed)
+                state = self.await_ready(needed, self.deadline)
                 if state.state is not State.CURRENT:
-                    return f"traffic stays where it is until {needed} is ready: {state.message}"
-        return ""
+                    message = f"traffic stays where it is until {needed} is ready: {state.message}"
+                    return Readiness(State.IN_PROGRESS, message)
+        return None
 
     def _failure(self, change: Change, error: ApiError) -> Done:
         self.outages += error.status == 500
@@ -334,20 +374,28 @@ class _Run:
     def wait(self, pool: Executor) -> Iterator[Done]:
         """Waits for what was applied. What fails for good is not waited for any longer."""
         applied = [change for change in self.to_apply if change.id not in self.failed and not self.lost]
-        for change, state in zip(applied, pool.map(lambda change: self._await(change.id), applied), strict=True):
+        states = pool.map(lambda change: self.await_ready(change.id, self.deadline), applied)
+        for change, state in zip(applied, states, strict=True):
             if state.state is not State.CURRENT:
                 outcome = Outcome.FAILED if state.state is State.FAILED else Outcome.WAITING
                 yield Done(change, outcome, f"not ready: {state.message}")
 
-    def _await(self, target: ObjectId) -> readiness.Readiness:
-        while True:
-            try:
-                state = readiness.of(self.target.writer.get(target))
-            except ApiError as error:
-                return readiness.Readiness(State.IN_PROGRESS, error.message)
-            if state.state in (State.CURRENT, State.FAILED) or self.clock() >= self.deadline:
-                return state
-            time.sleep(_POLL_SECONDS)
+    def await_ready(self, target: ObjectId, deadline: float) -> Readiness:
+        """The object's state when it is ready, has failed, or the time is over; with the cause, where its pods know."""
+        writer = self.target.writer
+        try:
+            while True:
+                live = writer.get(target)
+                state = readiness.of(live)
+                if state.state is State.CURRENT:
+                    return state
+                if live is not None and (state.state is State.FAILED or self.clock() >= deadline):
+                    return causes.explained(writer, live, state)
+                if self.clock() >= deadline:
+                    return state
+                time.sleep(_POLL_SECONDS)
+        except ApiError as error:
+            return Readiness(State.IN_PROGRESS, error.message)
 
     # -- pruning ----------------------------------------------------------------------------------------------------
 
@@ -378,7 +426,7 @@ class _Run:
         if change.superseded_by is None:
             return ""
         deployment = change.superseded_by._replace(api_version="apps/v1", kind="Deployment")
-        state = self._await(deployment)
+        state = self.await_ready(deployment, self.deadline)
         return "" if state.state is State.CURRENT else f"its successor {deployment} is not ready: {state.message}"
 
     def _model(self, target: ObjectId) -> str | None:

@@ -45,7 +45,7 @@ class CorruptInventoryError(Exception):
 class Inventory:
     """Where an environment has members, and what has run.
 
-    `finished` are Jobs that were seen to have ended, well or not: a cluster cleans them up after some time, and
+    `finished` are Jobs that were seen to have ended well: a cluster cleans them up after some time, and
     what is gone then must not be taken for what never ran.
     """
 

@@ -18,12 +18,13 @@ from renderers.names import LINEAGE, PROTECTED
 STAGES: tuple[frozenset[str], ...] = (
     frozenset({"Namespace", "CustomResourceDefinition"}),
     frozenset({"ResourceQuota", "LimitRange", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy"}),
-    frozenset({"ConfigMap", "Secret", "PersistentVolumeClaim"}),
-    frozenset({"Service", "Job", "Deployment"}),
+    frozenset({"ConfigMap", "Secret", "PersistentVolumeClaim", "Gateway"}),
+    frozenset({"Service", "Job"}),
+    frozenset({"Deployment"}),
     frozenset({"ScaledObject", "HorizontalPodAutoscaler", "PodDisruptionBudget", "PodMonitor", "PrometheusRule"}),
     frozenset({"HTTPRoute"}),
 )
-_WORKLOADS = 3
+_WORKLOADS = 3  # of kinds that nobody named
 _STAGE_OF = {kind: number for number, kinds in enumerate(STAGES) for kind in kinds}
 
 #: Never deleted by a plan: with them goes what people put inside, which is not ours to lose.

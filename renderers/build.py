@@ -36,7 +36,7 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 WORKSPACE = "/workspace"
 CODE = f"{WORKSPACE}/code"
 RUNTIME_COPY = f"{WORKSPACE}/runtime"
-#: Where the build container leaves its result, of at most 4096 bytes.
+#: Where a container leaves its result, of at most 4096 bytes.
 RESULT = "/dev/termination-log"
 
 
@@ -144,7 +144,7 @@ def _git_credentials(spec: BuildSpecification) -> pods.SecretFiles | None:
 
 def _fetch_arguments(spec: BuildSpecification, identity: BuildId) -> list[str]:
     """Of `runtime fetch`. Without `--commit`, as a provisional build has it, it refuses to run."""
-    arguments = ["fetch", f"--repository={spec.repository}", f"--into={CODE}"]
+    arguments = ["fetch", f"--repository={spec.repository}", f"--into={CODE}", f"--result={RESULT}"]
     if identity.commit is not None:
         arguments.append(f"--commit={identity.commit}")
     if spec.git_access_token_secret or spec.git_ssh_token_secret:

@@ -63,7 +63,7 @@ class Unit:
     Nothing outside a unit decides what it renders to, so that a change costs the units it touches.
     `model` is "" for the environment's own objects. `variations` are those served here, each already with its
     override for this environment laid over it, in order of name; `builds` are those that run here or are served
-    here, by name; `audiences` are those that the variations name.
+    here, by name, and `built_in` says where each of them runs; `audiences` are those that the variations name.
     """
 
     environment: Placed[Environment]
@@ -71,6 +71,7 @@ class Unit:
     variations: tuple[Placed[Variation], ...] = ()
     builds: Mapping[str, Placed[Build]] = field(default_factory=dict)
     runs_here: frozenset[str] = frozenset()
+    built_in: Mapping[str, Environment] = field(default_factory=dict)
     audiences: Mapping[str, Placed[Audience]] = field(default_factory=dict)
 
 
@@ -92,12 +93,14 @@ def units(catalog: Catalog) -> Iterator[Unit]:
             if here.spec.build is not None:
                 users.setdefault(here.spec.build, set()).add(name)
     runs: dict[str, dict[str, list[str]]] = {name: {} for name in order}
+    built_in: dict[str, Environment] = {}
     for name, build in catalog.builds.items():
         place = build.spec.environment or next(
             (e for e in order if e in users.get(name, ())), order[0] if order else ""
         )
         if place in runs:
             runs[place].setdefault(build.spec.model, []).append(name)
+            built_in[name] = catalog.environments[place].spec
     for name in order:
         environment = catalog.environments[name]
         yield Unit(environment, "")
@@ -112,6 +115,7 @@ def units(catalog: Catalog) -> Iterator[Unit]:
                 here_served,
                 {build: catalog.builds[build] for build in sorted(needed)},
                 frozenset(here_run),
+                {build: built_in[build] for build in sorted(needed) if build in built_in},
                 {audience: catalog.audiences[audience] for audience in sorted(named)},
             )
 

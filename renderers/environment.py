@@ -16,6 +16,7 @@ _NAMESPACE = Template("namespace")
 _SERVICE_ACCOUNT = Template("service-account")
 _RESOURCE_QUOTA = Template("resource-quota")
 _NETWORK_POLICY = Template("network-policy")
+_GATEWAY = Template("gateway")
 
 #: The account of builds that name no role of their own.
 BUILD_ACCOUNT = "trueup-build"
@@ -23,10 +24,12 @@ BUILD_ACCOUNT = "trueup-build"
 #: The ports of the server, by name.
 HTTP_PORT = 8080
 METRICS_PORT = 9090
+#: The port of the embedded data plane's gateways; each has a loopback address of its own.
+GATEWAY_PORT = 8080
 
 
 def render(unit: Unit) -> list[Manifest]:
-    """Namespace, ServiceAccount, ResourceQuota and NetworkPolicies, in this order."""
+    """Namespace, ServiceAccount, ResourceQuota and NetworkPolicies, in this order; on this machine a Gateway, too."""
     environment, origin = unit.environment.spec, unit.environment.origin
     namespace = environment.namespace_name
     labels, annotations = names.labels("", "environment", environment.name), names.provenance(origin)
@@ -38,6 +41,9 @@ def render(unit: Unit) -> list[Manifest]:
         _NETWORK_POLICY(name="trueup-builds", component="build", ingress=None, **common),
         _NETWORK_POLICY(name="trueup-serving", component="serving", ingress=_serving_ingress(environment), **common),
     ]
+    if _owns_gateway(environment):
+        gateway, listener = environment.gateway.name, environment.gateway.section_name or "http"
+        bodies.append(_GATEWAY(name=gateway, listener=listener, port=GATEWAY_PORT, **common))
     # Everything of ours satisfies it, and so must what the model's dependencies would start.
     security = {
         "pod-security.kubernetes.io/enforce": "restricted",
@@ -67,6 +73,13 @@ def namespace_id(environment: Environment) -> ObjectId:
 def build_account_id(environment: Environment) -> ObjectId:
     """The account of builds that name no role of their own."""
     return ObjectId("v1", "ServiceAccount", environment.namespace_name, BUILD_ACCOUNT)
+
+
+def _owns_gateway(environment: Environment) -> bool:
+    """The embedded gateway, unless the environment names one of somebody else's."""
+    gateway = environment.gateway
+    ours = gateway.controller in ("embedded", "unknown") and gateway.namespace in (None, environment.namespace_name)
+    return environment.data_plane.type == "embedded" and ours
 
 
 def _hard(environment: Environment) -> dict[str, str]:

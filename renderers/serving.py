@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -13,7 +13,7 @@ from renderers.build import RUNTIME_COPY, WORKSPACE
 from renderers.catalog import Facts, Unit
 from renderers.environment import HTTP_PORT, METRICS_PORT, namespace_id
 from renderers.manifest import Body, Manifest, ObjectId, object_id
-from renderers.notes import Note
+from renderers.notes import Note, Refused
 from renderers.resources import serving_placement
 from renderers.served import Served, is_autoscaled, served
 from renderers.template import Template
@@ -32,15 +32,29 @@ SERVICE_PORT = 80
 #: Annotation of a pod: what it was told, as a hash. Pods of one build with one hash answer alike.
 CONFIG_HASH = names.PREFIX + "config-hash"
 
-#: Seconds between a pod's leaving the Service and its first sign of the end: gateways need them to hear of it.
-DRAIN_SECONDS = 15
 #: Seconds for what is not a request: closing connections, writing the rest of the inference log.
 CLOSING_SECONDS = 15
 #: Seconds that a deployment may take where the spec says 0: the platform's own default.
 DEPLOYMENT_TIMEOUT = 1800
-#: Seconds that a pod must stay ready before it counts. A deadline must be longer.
-MIN_READY_SECONDS = 10
-PROBE_PERIOD_SECONDS = 5
+
+
+class Pace(NamedTuple):
+    """Seconds that depend on how fast news travels in a data plane."""
+
+    drain: int  #: between a pod's leaving the Service and its first sign of the end: gateways need them to hear of it
+    min_ready: int  #: that a pod must stay ready before it counts; a deadline must be longer
+    probe: int  #: between two looks at a pod
+
+
+CLUSTER = Pace(drain=15, min_ready=10, probe=5)
+#: One machine, whose gateway hears of a change within milliseconds, and whose user waits.
+EMBEDDED = Pace(drain=1, min_ready=0, probe=1)
+
+
+def pace(environment: Environment) -> Pace:
+    """Of the environment's data plane."""
+    return EMBEDDED if environment.data_plane.type == "embedded" else CLUSTER
+
 
 #: Which pod it is, for traces and for the address to listen at; a spec cannot set these.
 _POD_FIELDS = [
@@ -65,7 +79,7 @@ def render(unit: Unit, facts: Facts) -> list[Manifest]:
 
     for one in served(unit, facts):
         account = add(one, _account(one, environment))
-        deployment = add(one, _deployment(one, environment, account.name), account)
+        deployment = add(one, _deployment(one, unit, account.name), account)
         add(one, _service(one, environment))
         if not one.is_shadow:  # a shadow answers nobody, so it may be drained as anybody likes
             add(one, _budget(one, environment), deployment)
@@ -115,15 +129,17 @@ def _account(one: Served, environment: Environment) -> Body:
     )
 
 
-def _deployment(one: Served, environment: Environment, account: str) -> Body:
+def _deployment(one: Served, unit: Unit, account: str) -> Body:
+    environment = unit.environment.spec
     spec, build, defaults = one.variation.spec, one.build.spec, environment.defaults
     deployment = spec.deployment
     placement = serving_placement(deployment, defaults, one.variation.origin)
-    timeout = max(deployment.deployment_timeout or DEPLOYMENT_TIMEOUT, 2 * MIN_READY_SECONDS)
+    seconds = pace(environment)
+    timeout = max(deployment.deployment_timeout or DEPLOYMENT_TIMEOUT, 2 * CLUSTER.min_ready)
     google = pods.google_key(_google_secret(one))
     scratch = [{"name": "work", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
     mounts = [{"name": "work", "mountPath": WORKSPACE}, {"name": "tmp", "mountPath": pods.TMP}]
-    env, arguments = _environment_variables(one, environment), _arguments(one)
+    env, arguments = _environment_variables(one, environment, _artifact_storage(one, unit)), _arguments(one)
     return _DEPLOYMENT(
         name=one.name,
         namespace=environment.namespace_name,
@@ -131,7 +147,7 @@ def _deployment(one: Served, environment: Environment, account: str) -> Body:
         annotations=one.annotations(),
         replicas=_replicas(one),
         progress_deadline=timeout,
-        min_ready=MIN_READY_SECONDS,
+        min_ready=seconds.min_ready,
         selector=names.selector(spec.model, one.name),
         pod_labels=one.labels("serving", environment),
         pod_annotations={CONFIG_HASH: sha256(orjson.dumps([arguments, env])).hexdigest()[:16]},
@@ -140,7 +156,7 @@ def _deployment(one: Served, environment: Environment, account: str) -> Body:
         node_selector=placement.node_selector,
         tolerations=placement.tolerations,
         affinity=placement.affinity,
-        grace=DRAIN_SECONDS + ceil(deployment.http_request_timeout_ms / 1000) + CLOSING_SECONDS,
+        grace=seconds.drain + ceil(deployment.http_request_timeout_ms / 1000) + CLOSING_SECONDS,
         runtime_copy=_runtime_copy(build),
         container=CONTAINER,
         image=build.base_image or (pods.SERVER_GPU_IMAGE if placement.gpus else pods.SERVER_IMAGE),
@@ -149,9 +165,9 @@ def _deployment(one: Served, environment: Environment, account: str) -> Body:
         env=env,
         http_port=HTTP_PORT,
         metrics_port=METRICS_PORT,
-        probe_period=PROBE_PERIOD_SECONDS,
-        startup_failures=ceil(timeout / PROBE_PERIOD_SECONDS),
-        drain=DRAIN_SECONDS,
+        probe_period=seconds.probe,
+        startup_failures=ceil(timeout / seconds.probe),
+        drain=seconds.drain,
         resources=placement.resources,
         mounts=[*mounts, google.mount] if google else mounts,
         volumes=[*scratch, google.volume] if google else scratch,
@@ -183,7 +199,24 @@ def _arguments(one: Served) -> list[str]:
     return arguments
 
 
-def _environment_variables(one: Served, environment: Environment) -> list[dict[str, Any]]:
+def _artifact_storage(one: Served, unit: Unit) -> str | None:
+    """The object storage of the environment that the build is built in; None: the folder of this machine's data plane.
+
+    Errors: `Refused`.
+    """
+    home, here = unit.built_in.get(one.build.spec.name, unit.environment.spec), unit.environment.spec
+    if home.object_storage is None and here.data_plane.type != "embedded":
+        raise Refused(
+            one.variation.origin,
+            "variation/artifact-out-of-reach",
+            f"build {one.build.spec.name} is built in {home.name}, which keeps its artifacts on one machine, and "
+            f"{here.name} cannot read them there",
+            f"give {home.name} an object_storage that both reach, or write `environment: {here.name}` in the build",
+        )
+    return home.object_storage
+
+
+def _environment_variables(one: Served, environment: Environment, artifacts: str | None) -> list[dict[str, Any]]:
     """The environment's defaults, over them the build's, over them the deployment's own."""
     spec, build = one.variation.spec, one.build.spec
     made = pods.variables(
@@ -194,6 +227,7 @@ def _environment_variables(one: Served, environment: Environment) -> list[dict[s
         PYTHONPATH=RUNTIME_COPY if build.base_image is not None else None,
         PYTHONUNBUFFERED="1",
         GOOGLE_APPLICATION_CREDENTIALS=pods.GOOGLE_KEY if _google_secret(one) else None,
+        TRUEUP_ARTIFACT_STORAGE=artifacts,
         TRUEUP_BUILD_ID=one.identity.id,
         TRUEUP_ENVIRONMENT=environment.name,
         TRUEUP_MODEL=spec.model,

@@ -291,6 +291,74 @@ class TestFailures:
         assert environment.run(job) == []
         assert environment.live(job) is None
 
+    @pytest.fixture
+    def built_and_served(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A build, and a Deployment that serves it."""
+        of_build = {"annotations": {"trueup.dev/build": "sha256:1"}}
+        template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "build", "image": "a:1"}]}}
+        job = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": "build", **of_build},
+            "spec": {"template": template},
+        }
+        labels = {"app": "served"}
+        pod = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "model", "image": "a:1"}]}}
+        deployment = {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "served", **of_build},
+            "spec": {"selector": {"matchLabels": labels}, "template": pod},
+        }
+        return job, deployment
+
+    def _end(self, environment: Environment, api: Api, **conditions: str) -> None:
+        when = "2026-01-01T00:00:00Z"
+        ended = [
+            {"type": kind, "status": "True", "lastTransitionTime": when, "reason": reason, "message": reason}
+            for kind, reason in conditions.items()
+        ]
+        times = {"startTime": when} | ({"completionTime": when} if "Complete" in conditions else {})
+        answer = api(
+            "PATCH",
+            f"/apis/batch/v1/namespaces/{environment.name}/jobs/build/status",
+            {"status": {"conditions": ended, **times}},
+            content_type="application/merge-patch+json",
+        )
+        assert answer.status == 200, answer.body
+
+    def test_what_serves_a_build_waits_until_it_is_made(self, environment: Environment, api: Api, built_and_served):
+        job, deployment = built_and_served
+        waiting = environment.run(job, deployment)[-1]
+        assert waiting.outcome is Outcome.WAITING
+        assert "it waits for its build" in waiting.message
+        assert environment.live(deployment) is None
+
+        self._end(environment, api, SuccessCriteriaMet="Done", Complete="Done")
+        environment.run(job, deployment)
+        assert environment.live(deployment) is not None
+
+    def test_what_serves_a_build_that_failed_says_why(self, environment: Environment, api: Api, built_and_served):
+        job, deployment = built_and_served
+        environment.run(job)
+        self._end(environment, api, FailureTarget="BackoffLimitExceeded", Failed="BackoffLimitExceeded")
+        failed = environment.run(job, deployment)[-1]
+        assert failed.outcome is Outcome.FAILED
+        assert "its build failed: BackoffLimitExceeded" in failed.message
+        assert environment.live(deployment) is None
+
+    def test_a_failed_build_that_somebody_deletes_is_tried_again(
+        self, environment: Environment, api: Api, built_and_served
+    ):
+        job, _ = built_and_served
+        environment.run(job)
+        self._end(environment, api, FailureTarget="BackoffLimitExceeded", Failed="BackoffLimitExceeded")
+        assert environment.run(job) == []
+        api("DELETE", f"/apis/batch/v1/namespaces/{environment.name}/jobs/build?propagationPolicy=Background")
+        eventually(lambda: environment.live(job) is None)
+        environment.run(job)
+        assert environment.live(job) is not None
+
 
 class TestPruning:
     def test_deletes_what_nobody_wants_and_narrows_the_inventory(self, environment: Environment):

@@ -400,7 +400,7 @@ class TestOrderAndId:
         kinds = ["HTTPRoute", "ScaledObject", "Deployment", "Service", "ConfigMap", "ServiceAccount", "Namespace"]
         changes, _ = planned([wanted(kind) for kind in kinds])
         assert [change.id.kind for change in changes] == [
-            "Namespace", "ServiceAccount", "ConfigMap", "Deployment", "Service", "ScaledObject", "HTTPRoute",
+            "Namespace", "ServiceAccount", "ConfigMap", "Service", "Deployment", "ScaledObject", "HTTPRoute",
         ]  # fmt: skip
 
     def test_the_plan_does_not_depend_on_the_order_of_its_input(self):

@@ -83,7 +83,7 @@ def test_deterministic_failures_end_the_job_and_lost_nodes_do_not_count() -> Non
     fail, ignore = job()["spec"]["podFailurePolicy"]["rules"]
 
     assert fail["action"] == "FailJob"
-    assert fail["onExitCodes"] == {"containerName": "build", "operator": "In", "values": [3, 4]}
+    assert fail["onExitCodes"] == {"operator": "In", "values": [3, 4, 5, 6]}
     assert ignore["action"] == "Ignore"
 
 
@@ -119,6 +119,7 @@ def test_the_code_is_fetched_at_the_commit() -> None:
         "fetch",
         "--repository=https://github.com/acme/models.git",
         "--into=/workspace/code",
+        "--result=/dev/termination-log",
         f"--commit={COMMIT}",
     ]
 
