@@ -46,6 +46,7 @@ lint: $(READY)  ## Style, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/hadolint --config .hadolint.yaml images/*.Dockerfile
 
 types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
