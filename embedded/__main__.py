@@ -8,11 +8,14 @@ import ipaddress
 import logging
 import signal
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
 
+from embedded.node.addresses import SubnetError
+from embedded.node.leftovers import end_leftovers
 from embedded.protocol import Connection
 from embedded.security import Credentials, credentials
 from embedded.server import ApiServer, too_large
@@ -28,11 +31,18 @@ def main(arguments: list[str] | None = None) -> int:
     except StoreLockedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
+    if options.end_leftovers:  # nobody else can start anything now: the store is ours
+        with closing(store):
+            print(f"ended {end_leftovers(options.data)} processes")
+        return 0
     try:
         access = credentials(options.data, options.host, _now())
         uvloop.run(_serve(store, access, options))
     except OSError as error:
         print(f"error: cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)
+        return 3
+    except SubnetError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 3
     finally:
         store.close()
@@ -57,9 +67,17 @@ async def _serve(store: Store, access: Credentials, options: argparse.Namespace)
     host, port = server.sockets[0].getsockname()[:2]
     api.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     url = f"https://{api.address}"
+    plane = None
+    if not options.only_api:
+        from embedded.plane import DataPlane  # noqa: PLC0415 - the API alone needs none of it
+
+        plane = DataPlane(api, options.data, node=not options.no_node)
+        await plane.start()
     access.write_kubeconfig(options.kubeconfig or options.data / "kubeconfig", url)
     print(f"ready {url}", flush=True)
     await stop.wait()
+    if plane is not None:
+        await plane.stop()
     server.close()
     for connection in list(connections):
         connection.shut_down()
@@ -88,6 +106,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", type=_loopback, default="127.0.0.1", help="a loopback address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default: %(default)s)")
     parser.add_argument("--kubeconfig", type=Path, metavar="PATH", help="where to write it (default: DIR/kubeconfig)")
+    parser.add_argument(
+        "--only-api", action="store_true", help="keep objects, and run nothing: no controllers, no pods, no gateway"
+    )
+    parser.add_argument(
+        "--no-node", action="store_true", help="run controllers, but no pods and no gateway: somebody else does"
+    )
+    parser.add_argument(
+        "--end-leftovers", action="store_true", help="end what a killed server left running in DIR, and do nothing else"
+    )
     parser.add_argument(
         "--history",
         type=int,

@@ -26,7 +26,7 @@ VERSION = {
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
-_SUBRESOURCE_VERBS = ["get", "patch", "update"]
+_SUBRESOURCE_VERBS = {"log": ["get"], "scale": ["get", "patch", "update"], "status": ["get", "patch", "update"]}
 _SCALE = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
 
 
@@ -67,7 +67,7 @@ def _aggregated_resource(kind: Kind) -> dict[str, Any]:
         resource["categories"] = list(kind.categories)
     if kind.subresources:
         resource["subresources"] = [
-            {"subresource": name, "responseKind": _SCALE if name == "scale" else own, "verbs": _SUBRESOURCE_VERBS}
+            {"subresource": name, "responseKind": _SCALE if name == "scale" else own, "verbs": _SUBRESOURCE_VERBS[name]}
             for name in sorted(kind.subresources)
         ]
     return resource
@@ -121,7 +121,7 @@ def resources(registry: Registry, name: str, version: str) -> dict[str, Any] | N
         for subresource in sorted(kind.subresources):
             below = {"name": f"{kind.plural}/{subresource}", "singularName": "", "namespaced": kind.namespaced}
             below |= _SCALE if subresource == "scale" else {"kind": kind.kind}
-            listed.append(below | {"verbs": _SUBRESOURCE_VERBS})
+            listed.append(below | {"verbs": _SUBRESOURCE_VERBS[subresource]})
     group_version = f"{name}/{version}" if name else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": listed}
 

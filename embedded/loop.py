@@ -171,7 +171,12 @@ class Loop:
 
     def _on_event(self, event: Event) -> None:
         for controller in self._controllers:
-            for key in controller.keys(event):
+            try:
+                keys = list(controller.keys(event))
+            except Exception:  # the write has happened, and its answer must not depend on who reacts to it
+                log.exception("%s could not read %s", type(controller).__name__, event.key)
+                continue
+            for key in keys:
                 self.enqueue(controller, key)
 
     def _work(self) -> None:

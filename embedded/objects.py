@@ -316,7 +316,7 @@ class Objects:
     ) -> Answer:
         kind, metadata = target.kind, obj["metadata"]
         admission.complete(kind, obj, live, self.addresses)
-        if kinds.has_generation(kind) and _wanted_changed(kind, live, obj):
+        if kinds.has_generation(kind) and target.subresource != "status" and _wanted_changed(kind, live, obj):
             metadata["generation"] = live["metadata"].get("generation", 0) + 1
         _validate(target, obj, live)
         admission.check_addresses(kind, obj, live, self.addresses)

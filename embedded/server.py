@@ -30,6 +30,9 @@ _PATCHES = {
 }
 _TEXT = "text/plain; charset=utf-8"
 
+#: Answers a GET of a pod's `log`: the pod and the query. Raises StatusError.
+PodLogs = Callable[[dict[str, Any], Mapping[str, str]], "Response | Stream"]
+
 
 class ApiServer:
     """Answers requests on the objects of one store.
@@ -45,10 +48,12 @@ class ApiServer:
         self._credentials = credentials
         self._clock = clock
         self._registry = Registry(kinds.BUILTIN)
-        self._objects = Objects(store, self._registry, clock)
-        self._controllers = Controllers(self._objects)
+        self.objects = Objects(store, self._registry, clock)
+        self.controllers = Controllers(self.objects)
         self._openapi = discovery.OpenApi(self._registry)
-        self._controllers.start()
+        #: Set by whoever runs pods; where nobody does, no pod has printed anything.
+        self.pod_logs: PodLogs = lambda _pod, _query: Response(200, b"", "text/plain")
+        self.controllers.start()
 
     def handle(self, request: Request) -> Response | Stream:
         """protocol.Handler"""
@@ -122,11 +127,13 @@ class ApiServer:
         if name and kind.namespaced != bool(namespace):
             raise no_such_path()
         target = Target(kind, namespace, name, subresource)
+        if subresource == "log":
+            return self._log(request, target._replace(subresource=""))
         if request.method == "GET":
             return self._read(request, target) if name else self._list(request, target)
         view = _view(request)  # before anything is written: nobody could be told of it
         answer = self._write(request, target)
-        self._controllers.run()
+        self.controllers.run()
         return self._answer(request, view, target, answer)
 
     def _answer(self, request: Request, view: View, target: Target, answer: Answer) -> Response:
@@ -145,9 +152,14 @@ class ApiServer:
             check_revision(self._store, int(version))
         view = _view(request)
         if target.subresource == "scale":
-            scale = scaling.scale_of(target.kind, orjson.loads(self._objects.get(target)))
+            scale = scaling.scale_of(target.kind, orjson.loads(self.objects.get(target)))
             return Response(200, view.encode(orjson.dumps(scale)), view.content_type)
-        return self._answer(request, view, target, Answer(200, self._objects.get(target)))
+        return self._answer(request, view, target, Answer(200, self.objects.get(target)))
+
+    def _log(self, request: Request, target: Target) -> Response | Stream:
+        if request.method != "GET":
+            raise method_not_allowed()
+        return self.pod_logs(orjson.loads(self.objects.get(target)), request.query)
 
     def _list(self, request: Request, target: Target) -> Response | Stream:
         kind, query = target.kind, request.query
@@ -171,7 +183,7 @@ class ApiServer:
             case "PATCH", True if "patch" in kind.verbs:
                 return self._patch(request, target)
             case "DELETE", True if "delete" in kind.verbs and not target.subresource:
-                return self._objects.delete(target, _delete_options(request))
+                return self.objects.delete(target, _delete_options(request))
             case "DELETE", False if "deletecollection" in kind.verbs and (target.namespace or not kind.namespaced):
                 return self._delete_collection(request, target)
         raise method_not_allowed()
@@ -181,13 +193,13 @@ class ApiServer:
         body, duplicates = _decode(request, options)
         if "get" not in target.kind.verbs:
             return reviews.create(target.kind, body)
-        return self._objects.create(target, body, options, duplicates)
+        return self.objects.create(target, body, options, duplicates)
 
     def _replace(self, request: Request, target: Target) -> Answer:
         options = _options(request, "UpdateOptions")
         body, duplicates = _decode(request, options)
         if target.subresource != "scale":
-            return self._objects.replace(target, body, options, duplicates)
+            return self.objects.replace(target, body, options, duplicates)
         return self._scale(target, options, lambda _: body)
 
     def _patch(self, request: Request, target: Target) -> Answer:
@@ -216,7 +228,7 @@ class ApiServer:
             change = lambda obj: merge.strategic_merge_patch(kind, obj, patch)  # noqa: E731
         if target.subresource == "scale":
             return self._scale(target, options, change)
-        return self._objects.patch(target, change, options)
+        return self.objects.patch(target, change, options)
 
     def _apply(self, request: Request, target: Target) -> Answer:
         options = _options(request, "PatchOptions")
@@ -224,11 +236,11 @@ class ApiServer:
             raise _invalid_option("PatchOptions", "fieldManager", "Required", "is required for apply patch")
         body, duplicates = codec.decode_apply(request.body, strict=options.validation == "Strict")
         if target.subresource != "scale":
-            return self._objects.apply(target, body, options, duplicates)
+            return self.objects.apply(target, body, options, duplicates)
         if not isinstance(body, dict) or body.get("kind") != "Scale":
             raise bad_request("invalid object type: the scale subresource takes an autoscaling/v1 Scale")
         applied = scaling.applied_scale(target.kind, body)
-        return _as_scale(target, self._objects.apply(target, applied, options, duplicates))
+        return _as_scale(target, self.objects.apply(target, applied, options, duplicates))
 
     def _scale(self, target: Target, options: Options, change: Callable[[Any], Any]) -> Answer:
         """A change of the Scale, made as a change of the object that it stands for."""
@@ -237,7 +249,7 @@ class ApiServer:
         def scaled(obj: Any) -> Any:
             return scaling.with_scale(kind, obj, change(scaling.scale_of(kind, obj)))
 
-        return _as_scale(target, self._objects.patch(target, scaled, options))
+        return _as_scale(target, self.objects.patch(target, scaled, options))
 
     def _delete_collection(self, request: Request, target: Target) -> Answer:
         options = _delete_options(request)
@@ -247,7 +259,7 @@ class ApiServer:
             for stored in page.bodies:
                 metadata = orjson.loads(stored)["metadata"]
                 one = Target(kind, metadata.get("namespace", ""), metadata["name"])
-                self._objects.delete(one, options)
+                self.objects.delete(one, options)
         body = views.many(View(), kind, page.bodies, page.metadata, self._clock())
         return Answer(200, body)
 

@@ -41,7 +41,7 @@ _ROWS = (
     ),
     _Row("api.core.v1.Node", "", "nodes", "no", namespaced=False, subresources="status"),
     _Row("api.core.v1.PersistentVolumeClaim", "", "persistentvolumeclaims", "pvc", subresources="status"),
-    _Row("api.core.v1.Pod", "", "pods", "po", subresources="status", categories="all"),
+    _Row("api.core.v1.Pod", "", "pods", "po", subresources="log status", categories="all"),
     _Row("api.core.v1.ResourceQuota", "", "resourcequotas", "quota", subresources="status"),
     _Row("api.core.v1.Secret", "", "secrets"),
     _Row("api.core.v1.Service", "", "services", "svc", subresources="status", categories="all"),

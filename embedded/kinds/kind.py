@@ -37,7 +37,7 @@ class Kind:
     schema: Schema
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
-    subresources: frozenset[str] = frozenset()  # of {"status", "scale"}
+    subresources: frozenset[str] = frozenset()  # of {"status", "scale", "log"}
     columns: tuple[Column, ...] = ()
     storage: bool = True  # False: served, but stored in another version
     custom: bool = False  # from a CustomResourceDefinition

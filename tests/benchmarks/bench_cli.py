@@ -63,7 +63,7 @@ def main() -> None:
         with manifests.open("wb") as out:
             subprocess.run([RECONCILE, "render", "-f", str(root / "1000")], stdout=out, check=True)
         home = {"TRUEUP_HOME": str(root / "home")}
-        subprocess.run([RECONCILE, "up"], env=os.environ | home, check=True, capture_output=True)
+        subprocess.run([RECONCILE, "up", "--only-api"], env=os.environ | home, check=True, capture_output=True)
         try:
             show(
                 "kubectl --dry-run=client, the same manifests",

@@ -119,7 +119,7 @@ class EmbeddedServer:
 
     def __init__(self, data: Path, *arguments: str) -> None:
         self.data = data
-        command = [sys.executable, "-m", "embedded", "--data", str(data), *arguments]
+        command = [sys.executable, "-m", "embedded", "--only-api", "--data", str(data), *arguments]
         self._log = (data.parent / f"{data.name}.log").open("a+")
         self.process = subprocess.Popen(
             command,
