@@ -158,6 +158,8 @@ class _Run:
     builds: _Builds
     #: Objects that are not as they should be: what needs them is left alone.
     failed: dict[ObjectId, str] = field(default_factory=dict)
+    #: Those of them that are only not there yet: what needs them waits, too, and nobody has to do anything.
+    waiting: set[ObjectId] = field(default_factory=set)
     gone: set[ObjectId] = field(default_factory=set)
     #: How many requests the cluster answered with a 500.
     outages: int = 0
@@ -274,23 +276,30 @@ class _Run:
         assert change.manifest is not None
         if self.lost:
             return Done(change, Outcome.BLOCKED, self.lost)
-        missing = next((needed for needed in change.manifest.needs if needed in self.failed), None)
-        if missing is not None:
-            self.failed[change.id] = f"it needs {missing}"
-            return Done(change, Outcome.BLOCKED, f"it needs {missing}: {self.failed[missing]}")
+        missing = [needed for needed in change.manifest.needs if needed in self.failed]
+        if missing:
+            worst = min(missing, key=self.waiting.__contains__)
+            outcome = Outcome.WAITING if worst in self.waiting else Outcome.BLOCKED
+            return self._leave(change, outcome, f"it needs {worst}: {self.failed[worst]}")
         waiting = self._waits_for(change)
         if waiting is not None:
-            self.failed[change.id] = waiting.message
-            return Done(change, Outcome.FAILED if waiting.state is State.FAILED else Outcome.WAITING, waiting.message)
+            outcome = Outcome.FAILED if waiting.state is State.FAILED else Outcome.WAITING
+            return self._leave(change, outcome, waiting.message)
         try:
             if change.op is Op.REPLACE and not self._make_room(change):
-                self.failed[change.id] = "the old one is still being deleted; the next run goes on with it"
-                return Done(change, Outcome.WAITING, self.failed[change.id])
+                message = "the old one is still being deleted; the next run goes on with it"
+                return self._leave(change, Outcome.WAITING, message)
             self._hand_over_replicas(change)
             self._apply(change.id, change.manifest.body)
         except ApiError as error:
             return self._failure(change, error)
         return Done(change, Outcome.APPLIED)
+
+    def _leave(self, change: Change, outcome: Outcome, message: str) -> Done:
+        self.failed[change.id] = message
+        if outcome is Outcome.WAITING:
+            self.waiting.add(change.id)
+        return Done(change, outcome, message)
 
     def _apply(self, target: ObjectId, body: Body) -> None:
         try:
@@ -337,8 +346,8 @@ class _Run:
         run, job = self.builds.get(annotations.get(FULL_ID, ""), (None, None))
         if run is None or job is None or run.target.observed.has_run(job):
             return None
-        if job in run.failed:
-            return Readiness(State.IN_PROGRESS, f"it waits for {job}: {run.failed[job]}")
+        if why := run.failed.get(job) or run.lost:
+            return Readiness(State.IN_PROGRESS, f"it waits for {job}: {why}")
         state = run.await_ready(job, self.deadline)
         if state.state is State.CURRENT:
             return None
@@ -377,8 +386,10 @@ class _Run:
         states = pool.map(lambda change: self.await_ready(change.id, self.deadline), applied)
         for change, state in zip(applied, states, strict=True):
             if state.state is not State.CURRENT:
-                outcome = Outcome.FAILED if state.state is State.FAILED else Outcome.WAITING
-                yield Done(change, outcome, f"not ready: {state.message}")
+                if state.state is State.FAILED:
+                    yield Done(change, Outcome.FAILED, state.message)
+                else:
+                    yield Done(change, Outcome.WAITING, f"not ready: {state.message}")
 
     def await_ready(self, target: ObjectId, deadline: float) -> Readiness:
         """The object's state when it is ready, has failed, or the time is over; with the cause, where its pods know."""

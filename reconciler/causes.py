@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -28,43 +28,56 @@ def explained(reader: Reader, live: Body, state: Readiness) -> Readiness:
     except ApiError:  # whoever may not read pods is told what the controller says
         return state
     cause = of_pods(pods)
-    return state._replace(message=f"{state.message}: {cause}" if state.message else cause) if cause else state
+    if cause is None:
+        return state
+    # What our runtime says is the whole story; anything else needs what the controller counted.
+    alone = cause.is_whole or not state.message
+    return state._replace(message=cause.text if alone else f"{state.message}: {cause.text}")
 
 
-def of_pods(pods: list[Body]) -> str:
-    """What is wrong with the newest pod that says so; "" where none does."""
+class Cause(NamedTuple):
+    """What a pod says. `is_whole`: nothing has to be said beside it."""
+
+    text: str
+    is_whole: bool = False
+
+
+def of_pods(pods: list[Body]) -> Cause | None:
+    """What is wrong with the newest pod that says so; None where none does."""
     newest_first = sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), reverse=True)
-    return next((said for pod in newest_first for said in _of_pod(pod)), "")
+    return next((said for pod in newest_first for said in _of_pod(pod)), None)
 
 
-def _of_pod(pod: Body) -> Iterator[str]:
+def _of_pod(pod: Body) -> Iterator[Cause]:
     status = pod.get("status", {})
     for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         who = f"container {container['name']}"
         for state in (container.get("state", {}), container.get("lastState", {})):
             terminated = state.get("terminated") or {}
             if terminated.get("exitCode"):
-                yield f"{who}: {_of_end(terminated)}"
+                yield _of_end(who, terminated)
         waiting = container.get("state", {}).get("waiting") or {}
         if waiting.get("reason") and waiting["reason"] not in _HARMLESS:
-            yield f"{who}: {waiting['reason']}: {_short(waiting.get('message', ''))}".rstrip(": ")
+            yield Cause(f"{who}: {waiting['reason']}: {_end_of(waiting.get('message', ''))}".rstrip(": "))
     for condition in status.get("conditions", ()):
         if condition["type"] == "PodScheduled" and condition["status"] == "False":
-            yield f"{condition.get('reason', '')}: {_short(condition.get('message', ''))}".strip(": ")
+            yield Cause(f"{condition.get('reason', '')}: {_end_of(condition.get('message', ''))}".strip(": "))
 
 
-def _of_end(terminated: dict[str, Any]) -> str:
+def _of_end(who: str, terminated: dict[str, Any]) -> Cause:
     """Our runtime leaves its error as JSON in the termination message; others leave text, or nothing."""
     message = terminated.get("message") or ""
     try:
         error = orjson.loads(message)["error"]
-        return _short(f"{error['step']}: {error['message']}")
+        text = f"{error['step']}: {error['message']}".partition("\nTraceback ")[0]
+        sentence = " ".join(text.split())
+        return Cause(sentence if len(sentence) <= _LONGEST else f"{sentence[:_LONGEST]} ...", is_whole=True)
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        words = f"{terminated.get('reason', 'Error')}, exit code {terminated['exitCode']}"
-        return f"{words}: {_short(message.strip())}" if message.strip() else words
+        words = f"{who}: {terminated.get('reason', 'Error')}, exit code {terminated['exitCode']}"
+        return Cause(f"{words}: {_end_of(message)}" if message.strip() else words)
 
 
-def _short(text: str) -> str:
-    """The end of a long message: there is what went wrong."""
+def _end_of(text: str) -> str:
+    """Of a log, the last words say what went wrong."""
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"... {text[-_LONGEST:]}"

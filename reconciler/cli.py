@@ -141,6 +141,10 @@ def reconcile(
             _warn(clusters.warnings())
         _print_report(report, output, detailed=detailed_exitcode)
     else:
+        if mirror:
+            from reconciler import local
+
+            local.keep_mirrors(_home(home), request.mirrors)
         with closing(_clusters(home, kubeconfig, context)) as clusters:
             report = story.reconcile(request, clusters.writer, _teller(output))
             _warn(clusters.warnings())
@@ -231,14 +235,22 @@ def schema(
         codes="0 it is up, 3 it could not be started",
     )
 )
-def up(*, home: Home = None) -> None:
-    """Starts the embedded data plane on this machine: a Kubernetes API, kept in SQLite. Not for production."""
-    from reconciler import local
-    from reconciler.clusters import default_home
+def up(
+    *,
+    home: Home = None,
+    only_api: Annotated[
+        bool, typer.Option("--only-api", help="Keep objects, and run nothing: no builds, no pods, no gateway.")
+    ] = False,
+) -> None:
+    """Starts the embedded data plane on this machine: a Kubernetes API, what runs its pods, and a gateway.
 
-    place = home or default_home()
+    Not for production.
+    """
+    from reconciler import local
+
+    place = _home(home)
     try:
-        number, started = local.up(place)
+        number, started = local.up(place, only_api=only_api)
     except local.LocalError as error:
         _fail(str(error), code=3)
     _write(f"The embedded data plane {'is up' if started else 'was up already'} (process {number}).\n")
@@ -247,11 +259,10 @@ def up(*, home: Home = None) -> None:
 
 @app.command(epilog=_epilog("reconcile down", "rm -r .trueup    and forget what it stored", codes="0 it is down"))
 def down(*, home: Home = None) -> None:
-    """Stops the embedded data plane of this machine. What it stored stays."""
+    """Stops the embedded data plane of this machine and all that it runs. What it stored stays."""
     from reconciler import local
-    from reconciler.clusters import default_home
 
-    place = home or default_home()
+    place = _home(home)
     _write("The embedded data plane is down.\n" if local.down(place) else f"None was up in {place}.\n")
 
 
@@ -279,6 +290,12 @@ def main() -> None:
 
 
 # -- arguments ------------------------------------------------------------------------------------------------------
+
+
+def _home(given: Path | None) -> Path:
+    from reconciler.clusters import default_home
+
+    return given or default_home()
 
 
 def _refuse_given(ctx: typer.Context) -> None:

@@ -12,11 +12,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 _START_SECONDS = 30.0
-_STOP_SECONDS = 15.0
+_STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
 
@@ -24,8 +25,11 @@ class LocalError(Exception):
     """The process did not start or stop. The sentence says why, and where its log is."""
 
 
-def up(home: Path) -> tuple[int, bool]:
-    """Starts the embedded data plane, unless it runs. Its process id, and whether it was started now."""
+def up(home: Path, *, only_api: bool = False) -> tuple[int, bool]:
+    """Starts the embedded data plane, unless it runs. Its process id, and whether it was started now.
+
+    `only_api`: objects are kept, and nothing is made of them: no process, no traffic.
+    """
     home = home.absolute()  # the process tells whose it is by this path, wherever the next command is run
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -34,17 +38,25 @@ def up(home: Path) -> tuple[int, bool]:
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two that start at once would each take the other's kubeconfig away
         running = pid(home)
-        return (running, False) if running is not None else (_start(home), True)
+        return (running, False) if running is not None else (_start(home, only_api=only_api), True)
 
 
-def _start(home: Path) -> int:
+def keep_mirrors(home: Path, mirrors: Mapping[str, str]) -> None:
+    """Where builds on this machine read repositories, too: what the reconciler reads elsewhere, they cannot find."""
+    if mirrors and pid(home) is not None:
+        lines = "".join(f"{beginning}={replacement}\n" for beginning, replacement in sorted(mirrors.items()))
+        path = home / "data" / "git-mirrors"
+        if not path.exists() or path.read_text(encoding="utf-8") != lines:
+            path.write_text(lines, encoding="utf-8")
+
+
+def _start(home: Path, *, only_api: bool) -> int:
     log_path = home / "log"
     kubeconfig = home / "kubeconfig"
     kubeconfig.unlink(missing_ok=True)
     with log_path.open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - a fixed argument list, no shell
-            # -P: a folder `embedded` where the command is run is not ours.
-            [sys.executable, "-P", "-m", "embedded", "--data", str(home / "data"), "--kubeconfig", str(kubeconfig)],
+            [*_command(home), "--kubeconfig", str(kubeconfig), *(["--only-api"] if only_api else [])],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -62,12 +74,18 @@ def _start(home: Path) -> int:
     return process.pid
 
 
+def _command(home: Path) -> list[str]:
+    # -P: a folder `embedded` where the command is run is not ours.
+    return [sys.executable, "-P", "-m", "embedded", "--data", str(home / "data")]
+
+
 def down(home: Path) -> bool:
-    """Stops the embedded data plane. False where none ran. What it stored stays."""
+    """Stops the embedded data plane and all that it runs. False where none ran. What it stored stays."""
     home = home.absolute()
     running = pid(home)
     if running is None:
         (home / "pid").unlink(missing_ok=True)
+        _end_leftovers(home)
         return False
     _signal(running, signal.SIGTERM)
     until = time.monotonic() + _STOP_SECONDS
@@ -77,7 +95,14 @@ def down(home: Path) -> bool:
             until = time.monotonic() + _STOP_SECONDS
         time.sleep(_POLL_SECONDS)
     (home / "pid").unlink(missing_ok=True)
+    _end_leftovers(home)
     return True
+
+
+def _end_leftovers(home: Path) -> None:
+    """What a data plane that was killed had no time to end: it runs on, and nobody looks after it."""
+    if (home / "data").is_dir():
+        subprocess.run([*_command(home), "--end-leftovers"], check=False, capture_output=True)  # noqa: S603 - as above
 
 
 def _signal(number: int, sign: signal.Signals) -> None:

@@ -12,7 +12,7 @@ from reconciler import diff, inventory, readiness
 from reconciler.diff import FieldChange
 from reconciler.inventory import CONTENT_HASH, Inventory
 from renderers.manifest import Body, Manifest, ObjectId, Origin
-from renderers.names import LINEAGE, PROTECTED
+from renderers.names import ANSWERS, LINEAGE, NAME, PROTECTED
 
 #: In which order kinds are applied; pruning goes the other way. A kind that is not here comes with the workloads.
 STAGES: tuple[frozenset[str], ...] = (
@@ -22,6 +22,7 @@ STAGES: tuple[frozenset[str], ...] = (
     frozenset({"Service", "Job"}),
     frozenset({"Deployment"}),
     frozenset({"ScaledObject", "HorizontalPodAutoscaler", "PodDisruptionBudget", "PodMonitor", "PrometheusRule"}),
+    frozenset({"SecurityPolicy", "BackendTrafficPolicy"}),
     frozenset({"HTTPRoute"}),
 )
 _WORKLOADS = 3  # of kinds that nobody named
@@ -265,6 +266,11 @@ def environment(wanted: Wanted, observed: Observed) -> tuple[list[Change], list[
     guards = _guards(wanted, observed, deletions, approval)
     if guards:
         deletions = [_held(change, guards[0].message) for change in deletions]
+    if not wanted.suspended and (silenced := _silenced((*changes, *deletions), observed)):
+        message = f"nobody would answer predictions of {', '.join(sorted(silenced))} any more"
+        guards = [*guards, Guard(observed.environment, "routing/last-variation", message, approval)]
+        changes = [_held(c, message) if _silences(c, silenced, observed) else c for c in changes]
+        deletions = [_held(c, message) if _silences(c, silenced, observed) else c for c in deletions]
     if not wanted.suspended:
         protected = Guard(observed.environment, "variation/protected", PROTECTED_TEXT, approval)
         touched = [_touches_protected(change, observed) for change in (*changes, *deletions)]
@@ -475,6 +481,28 @@ def _touches_protected(change: Change, observed: Observed) -> bool:
     if change.id.kind == "HTTPRoute":
         return change.op is Op.DELETE or any(field.path.startswith("spec.rules") for field in change.fields)
     return change.op is Op.DELETE and change.superseded_by is None
+
+
+def _silenced(changes: Iterable[Change], observed: Observed) -> set[str]:
+    """The models whose requests have had answers, and would have none any more."""
+    routes = [change for change in changes if change.id.kind == "HTTPRoute" and change.is_action]
+    return {
+        observed.members[change.id]["metadata"].get("labels", {}).get(NAME, "")
+        for change in routes
+        if _answers(observed.members.get(change.id)) and (change.manifest is None or not _answers(change.manifest.body))
+    }
+
+
+def _answers(route: Body | None) -> bool:
+    return route is not None and route["metadata"].get("annotations", {}).get(ANSWERS) == "true"
+
+
+def _silences(change: Change, silenced: Collection[str], observed: Observed) -> bool:
+    """Whether it takes a silenced model's answers away: its route, or what stands behind that."""
+    live = observed.members.get(change.id)
+    if live is None or live["metadata"].get("labels", {}).get(NAME) not in silenced:
+        return False
+    return change.id.kind == "HTTPRoute" if change.op is not Op.DELETE else change.superseded_by is None
 
 
 def _held_while_incomplete(change: Change) -> Change:
