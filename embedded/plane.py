@@ -28,6 +28,7 @@ class DataPlane:
         made: list[Controller] = controllers(cluster)
         if node:
             subnet = Subnet.lease(data)
+            self._subnet = subnet
             self._node = Node(cluster("kubelet"), data, subnet, _environment(data))
             self._gateway = Gateway(cluster("trueup-gateway"), data, subnet)
             api.pod_logs = self._node.pod_logs
@@ -46,6 +47,7 @@ class DataPlane:
         if self._node is not None and self._gateway is not None:
             await self._node.stop()
             await self._gateway.stop()
+            self._subnet.close()
         self._loop.stop()
 
 

@@ -1,11 +1,11 @@
 #!/bin/sh
-# What `make run` does: the example specs, on this machine, from nothing to nothing left to do.
+# What `make run` does: the example specs, on this machine, from nothing to predictions.
 set -eu
 reconcile="${BIN:-.venv/bin}/reconcile"
 python="${BIN:-.venv/bin}/python"
 home="${TRUEUP_HOME:-.trueup}"
 
-echo "== The data plane of this machine: a Kubernetes API, kept in SQLite"
+echo "== The data plane of this machine: a Kubernetes API, what runs its pods, and an Envoy"
 "$reconcile" up --home "$home"
 
 echo
@@ -15,15 +15,20 @@ rm -rf "$home/models.git"
 mirror="https://git.example.com/acme/models.git=file://$(cd "$home" && pwd)/models.git"
 
 echo
-echo "== What the specs ask for, applied"
-"$reconcile" -f examples/specs --home "$home" --mirror "$mirror"
+echo "== What the specs ask for: built, tested, served (the first time takes a minute or two)"
+"$reconcile" -f examples/specs --home "$home" --mirror "$mirror" --wait 600
 
 echo
 echo "== Once more: nothing is left to do"
 "$reconcile" -f examples/specs --home "$home" --mirror "$mirror" --detailed-exitcode
 
 echo
+echo "== Predictions, through the gateways"
+"$python" examples/tour.py "$home/kubeconfig"
+
+echo
 echo "== Look at it"
 echo "  export KUBECONFIG=$(cd "$home" && pwd)/kubeconfig"
-echo "  kubectl get deployments,jobs,httproutes,scaledobjects -A"
+echo "  kubectl get gateways,httproutes,deployments,pods,jobs -A"
+echo "  kubectl logs -n acme-health -l trueup.dev/variation=default -f"
 echo "  make down      # when you have seen enough"

@@ -50,7 +50,10 @@ KNOWN_KINDS: tuple[tuple[str, str, bool], ...] = (
     ("batch/v1", "Job", True),
     ("policy/v1", "PodDisruptionBudget", True),
     ("keda.sh/v1alpha1", "ScaledObject", True),
+    ("gateway.networking.k8s.io/v1", "Gateway", True),
     ("gateway.networking.k8s.io/v1", "HTTPRoute", True),
+    ("gateway.envoyproxy.io/v1alpha1", "SecurityPolicy", True),
+    ("gateway.envoyproxy.io/v1alpha1", "BackendTrafficPolicy", True),
     ("monitoring.coreos.com/v1", "PodMonitor", True),
     ("monitoring.coreos.com/v1", "PrometheusRule", True),
 )

@@ -92,6 +92,24 @@ def _route(_spec: dict[str, Any], status: dict[str, Any], metadata: dict[str, An
     return Readiness(State.CURRENT, "accepted")
 
 
+def _gateway(_spec: dict[str, Any], status: dict[str, Any], metadata: dict[str, Any]) -> Readiness:
+    programmed = _condition(status, "Programmed")
+    if programmed.get("observedGeneration", 0) < metadata.get("generation", 0):
+        return Readiness(State.IN_PROGRESS, "no gateway has looked at it yet")
+    if programmed["status"] != "True":
+        return Readiness(State.IN_PROGRESS, f"{programmed.get('reason')}: {programmed.get('message', '')}")
+    return Readiness(State.CURRENT)
+
+
+def _policy(_spec: dict[str, Any], status: dict[str, Any], metadata: dict[str, Any]) -> Readiness:
+    """Nobody reports a policy before the route that it is for is there, so silence is no failure."""
+    for ancestor in status.get("ancestors") or ():
+        accepted = _condition(ancestor, "Accepted")
+        if accepted.get("status") == "False" and accepted.get("observedGeneration") == metadata.get("generation"):
+            return Readiness(State.FAILED, f"{accepted.get('reason')}: {accepted.get('message', '')}")
+    return Readiness(State.CURRENT)
+
+
 def _scaled_object(_spec: dict[str, Any], status: dict[str, Any], _: dict[str, Any]) -> Readiness:
     ready = _condition(status, "Ready")
     if not ready:
@@ -113,12 +131,15 @@ def _namespace(_spec: dict[str, Any], status: dict[str, Any], _: dict[str, Any])
 
 
 _RULES: dict[str, Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], Readiness]] = {
+    "BackendTrafficPolicy": _policy,
     "Deployment": _deployment,
+    "Gateway": _gateway,
     "HTTPRoute": _route,
     "Job": _job,
     "Namespace": _namespace,
     "PodDisruptionBudget": _disruption_budget,
     "ScaledObject": _scaled_object,
+    "SecurityPolicy": _policy,
 }
 
 

@@ -1,16 +1,15 @@
-"""Audiences: who is in one, and how a gateway can tell.
+"""Audiences: how a gateway can tell who is in one. What they mean is in `schemas.matching`.
 
-`matches` is the meaning of an audience, and what every other answer is checked against. `compile_audience` writes an
-audience as header matches of Gateway API, or says why it cannot (`NotNative`). `disjoint` proves that two audiences
-never share a request.
+`compile_audience` writes an audience as header matches of Gateway API, or says why it cannot (`NotNative`).
+`disjoint` proves that two audiences never share a request.
 
-A request has one value for each header: what a gateway does with two differs between versions of Envoy (each value
-is compared, or both with a comma between them).
+A request has one value for each header: the language joins what comes several times. A gateway does so too, or
+compares each value by itself (Envoy since 1.40, unless told otherwise); the embedded one is told to join.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from decimal import Decimal
 from functools import lru_cache, reduce
 from itertools import product
@@ -30,10 +29,8 @@ from renderers.automata import (
     starting_with,
 )
 from renderers.gateways import GatewayFeatures
-from renderers.regex import compile_re2
-from schemas.audience import DECIMAL, NUMERIC_OPERATORS, Audience, BinaryCondition, UnaryCondition
-
-Condition = UnaryCondition | BinaryCondition
+from schemas.audience import NUMERIC_OPERATORS, Audience, BinaryCondition, UnaryCondition
+from schemas.matching import ORDERS, Condition, compile_re2, conditions_of, holds
 
 #: Limits of HTTPRoute (Gateway API v1.6).
 HEADERS_PER_MATCH = 16
@@ -43,13 +40,6 @@ MATCHES_PER_RULE = 64
 #: regular expression where the gateway has them, because a route may have 128 matches in all.
 FEW = 4
 
-#: How a value may compare with the operand: -1 below, 0 equal, 1 above.
-_ORDERS: Mapping[str, tuple[int, ...]] = {
-    "LESS_THAN": (-1,),
-    "LESS_OR_EQUAL": (-1, 0),
-    "GREATER_THAN": (1,),
-    "GREATER_OR_EQUAL": (0, 1),
-}
 _REGEX = "UNARY_OPERATOR_TYPE_SAFE_REGEX_MATCH"
 _LISTS = ("UNARY_OPERATOR_TYPE_EXACT_MATCH", "IN")
 
@@ -80,75 +70,13 @@ class HeaderMatch(NamedTuple):
 Match = tuple[HeaderMatch, ...]
 
 
-# --- the meaning -------------------------------------------------------------------------------------------------
-
-
-def matches(audience: Audience, request: Mapping[str, str]) -> bool:
-    """Whether a request is in the audience, by its headers: names in lower case, values without blanks at the ends."""
-    return all(_holds(condition, request.get(condition.key.lower())) for condition in _conditions(audience))
-
-
-def resolve(audiences: Iterable[Audience], request: Mapping[str, str]) -> str | None:
-    """The name of the audience that a request belongs to: the first, in order, that it is in; None: everybody else."""
-    return next((audience.name for audience in in_order(audiences) if matches(audience, request)), None)
-
-
-def in_order(audiences: Iterable[Audience]) -> list[Audience]:
-    """In the order in which they are tried: by priority; everybody after those who want something; by name."""
-    return sorted(audiences, key=lambda audience: (audience.priority, not _conditions(audience), audience.name))
-
-
-def headers(audience: Audience) -> tuple[str, ...]:
-    """The names of the headers that decide, in lower case and in order; none for everybody."""
-    return tuple(sorted({condition.key.lower() for condition in _conditions(audience)}))
-
-
-def _conditions(audience: Audience) -> tuple[Condition, ...]:
-    return (*audience.conditions.unary, *audience.conditions.binary)
-
-
-def _holds(condition: Condition, value: str | None) -> bool:
-    if value is None:
-        return condition.operator == "ABSENT"
-    return _compares(condition, value) != condition.negate
-
-
-def _compares(condition: Condition, value: str) -> bool:
-    if isinstance(condition, BinaryCondition):
-        lowest, highest = Decimal(condition.first_operand), Decimal(condition.second_operand)
-        return DECIMAL.fullmatch(value) is not None and lowest <= Decimal(value) <= highest
-    operator, operand = condition.operator, condition.operand
-    if operator == "UNARY_OPERATOR_TYPE_PRESENT_MATCH":
-        return True
-    if operator == "ABSENT":
-        return False
-    if operator == "IN":
-        assert isinstance(operand, tuple)
-        return value in operand
-    assert isinstance(operand, str)
-    if operator in NUMERIC_OPERATORS:
-        if DECIMAL.fullmatch(value) is None:
-            return False
-        number, bound = Decimal(value), Decimal(operand)
-        return (number > bound) - (number < bound) in _ORDERS[operator]
-    if operator == "UNARY_OPERATOR_TYPE_EXACT_MATCH":
-        return value == operand
-    if operator == "UNARY_OPERATOR_TYPE_PREFIX_MATCH":
-        return value.startswith(operand)
-    if operator == "UNARY_OPERATOR_TYPE_SUFFIX_MATCH":
-        return value.endswith(operand)
-    if operator == "UNARY_OPERATOR_TYPE_CONTAINS_MATCH":
-        return operand in value
-    return compile_re2(operand).fullmatch(value) is not None
-
-
 # --- proofs ------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=4096)
 def check(audience: Audience) -> None:
     """Raises Unsound where no request can be in the audience, or where RE2 cannot read a regular expression."""
-    for pattern, _ in _regexes(_conditions(audience)):
+    for pattern, _ in _regexes(conditions_of(audience)):
         try:
             compile_re2(pattern)
         except ValueError as error:
@@ -173,7 +101,7 @@ def disjoint(first: Audience, second: Audience) -> bool:
 def _by_header(audience: Audience) -> dict[str, tuple[Condition, ...]]:
     """The conditions on each header, names in lower case and in order, because "Age" and "age" are one header."""
     by_header: dict[str, tuple[Condition, ...]] = {}
-    for condition in _conditions(audience):
+    for condition in conditions_of(audience):
         key = condition.key.lower()
         by_header[key] = (*by_header.get(key, ()), condition)
     return dict(sorted(by_header.items()))
@@ -197,11 +125,12 @@ def _never(conditions: tuple[Condition, ...]) -> bool:
         return False
 
 
-def _values(conditions: tuple[Condition, ...]) -> tuple[str, ...] | None:
+def _values(of_header: tuple[Condition, ...]) -> tuple[str, ...] | None:
     """The values that meet them all, where one of them is a list of values; None where none is."""
-    for condition in conditions:
+    for condition in of_header:
         if isinstance(condition, UnaryCondition) and condition.operator in _LISTS and not condition.negate:
-            return tuple(value for value in _operands(condition) if all(_holds(other, value) for other in conditions))
+            others = [holds(other) for other in of_header if other is not condition]
+            return tuple(value for value in _operands(condition) if all(is_met(value) for is_met in others))
     return None
 
 
@@ -240,7 +169,7 @@ def _plain_automaton(condition: Condition) -> Automaton:
     if condition.operator in _LISTS:
         return literals(operands)
     if condition.operator in NUMERIC_OPERATORS:
-        return decimals(Decimal(operands[0]), _ORDERS[condition.operator])
+        return decimals(Decimal(operands[0]), ORDERS[condition.operator])
     makers = {
         "UNARY_OPERATOR_TYPE_PREFIX_MATCH": starting_with,
         "UNARY_OPERATOR_TYPE_SUFFIX_MATCH": ending_with,

@@ -19,12 +19,12 @@ from renderers.gateways import gateway_features
 from renderers.manifest import Manifest, object_id
 from renderers.metrics import DURATION, REQUESTS, pods_of
 from renderers.notes import Note, Refused
-from renderers.regex import compile_re2
 from renderers.served import Served, prometheus_of, served
 from renderers.serving import CONTAINER
 from renderers.template import Template
 from schemas.autoscaling import PERCENTILES, AutoScaleConfig, PrometheusTrigger
 from schemas.environment import Environment
+from schemas.matching import compile_re2
 
 _SCALED_OBJECT = Template("scaled-object")
 

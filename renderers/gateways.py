@@ -17,7 +17,7 @@ class GatewayFeatures(NamedTuple):
     """One implementation."""
 
     title: str
-    regex: bool = False  #: header matches of type RegularExpression are RE2 and match the whole value
+    regex: bool = False  #: header matches of type RegularExpression are RE2 over octets and match the whole value
     program_limit: int | None = None  #: the largest compiled RE2 program that it takes; None: any
     exact_first: bool = False  #: of two matches with as many headers, the one with more Exact ones wins
     always_present: tuple[str, ...] = ()  #: headers that every request has when it is matched, whatever the client sent
@@ -25,6 +25,8 @@ class GatewayFeatures(NamedTuple):
     mirror: bool = False  #: RequestMirror filters
     mirror_percent: bool = False  #: ... of a part of the requests
     timeouts: bool = False  #: a rule's timeouts
+    #: SecurityPolicy and BackendTrafficPolicy of gateway.envoyproxy.io: it asks the resolver, and it pins users.
+    policies: bool = False
     #: PromQL selector of its counter of requests to one Service, also of those that found no pod; None: it has none.
     request_counter: str | None = None
 
@@ -33,7 +35,8 @@ class GatewayFeatures(NamedTuple):
 _OF_ENVOY = ("host", "x-forwarded-proto")
 
 FEATURES: Mapping[str, GatewayFeatures] = {
-    # Our own Envoy, told not to limit the size of a regular expression.
+    # Our own Envoy, told not to limit the size of a regular expression, to join repeated headers, and to send the
+    # resolver the octets as they are (by itself it sends "!" for what is no UTF-8).
     "embedded": GatewayFeatures(
         "the embedded gateway",
         regex=True,
@@ -41,7 +44,9 @@ FEATURES: Mapping[str, GatewayFeatures] = {
         mirror=True,
         mirror_percent=True,
         timeouts=True,
+        policies=True,
     ),
+    # It pins users across weighted variations since 1.9.
     "envoy-gateway": GatewayFeatures(
         "Envoy Gateway",
         regex=True,
@@ -51,6 +56,7 @@ FEATURES: Mapping[str, GatewayFeatures] = {
         mirror=True,
         mirror_percent=True,
         timeouts=True,
+        policies=True,
     ),
     "istio": GatewayFeatures(
         "Istio",

@@ -24,6 +24,8 @@ LINEAGE = PREFIX + "lineage"
 
 #: Annotation: "true" where a plan that removes the object, or moves the traffic that it sends, waits for a person.
 PROTECTED = PREFIX + "protected"
+#: Annotation: "true" at the route that shares a model's requests among variations. Without it, nobody answers them.
+ANSWERS = PREFIX + "answers"
 
 NAME = "app.kubernetes.io/name"
 INSTANCE = "app.kubernetes.io/instance"

@@ -1,5 +1,8 @@
 """Routing: one HTTPRoute for a model in an environment, rendered whole, because `rules` is one field to the API server.
 
+Only where a route cannot hold all rules, those to one variation go to routes of their own: their paths are longer, so
+that it does not matter in which order a gateway sees the routes.
+
 Paths, of predictions as the platform's clients send them and of the Open Inference Protocol:
 
     /v1/MODEL/predict              /v2/models/MODEL/...                      by audience
@@ -11,15 +14,21 @@ has one Exact match, the order of the rules is the order of the audiences. Nativ
 where the gateway can do it and where it is proved that it tries the audiences in their order. A gateway prefers the
 match with more headers, whatever the list says; where that would be the wrong one, the others get as many, of headers
 that every request has.
+
+Backends of a rule are in order of their variations' names, those of one variation in the order in which they came (a
+canary's new build after the current one), and their weights always sum to the same. So a gateway that pins users by a
+hash gives each variation one stretch of all users, which a growing share takes from its neighbour's end: nobody who
+has the new build goes back to the old one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 from itertools import accumulate, combinations, pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from renderers import names
+from renderers import names, resolver
 from renderers.audiences import (
     HeaderMatch,
     Match,
@@ -28,25 +37,24 @@ from renderers.audiences import (
     check,
     compile_audience,
     disjoint,
-    headers,
-    in_order,
     rank,
 )
 from renderers.catalog import Facts, Unit
 from renderers.environment import namespace_id
 from renderers.gateways import GatewayFeatures, gateway_features
-from renderers.manifest import Manifest, object_id
+from renderers.manifest import Manifest, ObjectId, object_id
 from renderers.notes import Note, Refused
 from renderers.served import Served, served
 from renderers.serving import SERVICE_PORT
 from renderers.template import Template
 from schemas.audience import Audience
+from schemas.matching import AUDIENCE_HEADER, EVERYBODY_ELSE, headers, in_order
 from schemas.variation import Traffic
 
-_ROUTE = Template("http-route")
+T = TypeVar("T")
 
-#: Who a request was routed as, for the server's log. In mode resolver the evaluator sets it, and the route matches it.
-AUDIENCE_HEADER = "x-trueup-audience"
+_ROUTE = Template("http-route")
+_STICKY = Template("backend-traffic-policy")
 
 #: Limits of HTTPRoute (Gateway API v1.6). A controller may take a route that breaks one, and then ignore it.
 RULES = 16
@@ -78,27 +86,65 @@ class Plan(NamedTuple):
 
 
 def render(unit: Unit, facts: Facts) -> list[Manifest]:
-    """The HTTPRoute; nothing where nothing is served. Errors: `Refused`."""
+    """The HTTPRoute, after what it needs to be right from the start: the resolver, and what pins users.
+
+    Nothing where nothing is served. Errors: `Refused`.
+    """
     here = served(unit, facts)
     if not here:
         return []
     environment, origin = unit.environment.spec, here[0].variation.origin
     plan = _plan(unit, here)
+    (main, by_audience), *others = _layout(unit, here, plan)
+    manifests: list[Manifest] = []
+    waits_for: list[ObjectId] = []
+    if plan.resolver_because:
+        manifests += resolver.render(unit, plan.audiences, origin, main)
+        waits_for = [resolver.service_id(unit), resolver.deployment_id(unit)]
+        waits_for += [made.id for made in manifests if made.id.kind == "SecurityPolicy"]
+    if _is_sticky(unit, plan) and gateway_features(environment).policies:
+        policy = _STICKY(
+            name=main,
+            namespace=environment.namespace_name,
+            labels=names.labels(unit.model, "routing", environment.name),
+            annotations=names.provenance(origin, f"model/{unit.model}"),
+            header=(environment.gateway.sticky_header or "").lower(),
+        )
+        manifests.append(Manifest(object_id(policy), policy, origin, environment.name, (namespace_id(environment),)))
+    manifests.append(_route(unit, here, main, by_audience, answers=bool(plan.shares), after=waits_for))
+    return manifests + [_route(unit, here, name, rules) for name, rules in others]
+
+
+def _route(
+    unit: Unit,
+    here: list[Served],
+    name: str,
+    rules: list[dict[str, Any]],
+    *,
+    answers: bool = False,
+    after: Iterable[ObjectId] = (),
+) -> Manifest:
+    environment, origin = unit.environment.spec, here[0].variation.origin
     body = _ROUTE(
-        name=names.object_name(unit.model),
+        name=name,
         namespace=environment.namespace_name,
         labels=names.labels(unit.model, "routing", environment.name),
-        annotations=names.provenance(origin, f"model/{unit.model}") | _protection(here),
+        annotations=names.provenance(origin, f"model/{unit.model}")
+        | _protection(here)
+        | ({names.ANSWERS: "true"} if answers else {}),
         gateway=environment.gateway.name,
         gateway_namespace=environment.gateway.namespace or environment.namespace_name,
         section_name=environment.gateway.section_name,
         hostnames=_hostnames(unit),
-        rules=_rules(unit, here, plan),
+        rules=rules,
     )
     needs = [namespace_id(environment)]
     for one in here:
-        needs += [one.service_id(environment), one.deployment_id(environment)]
-    return [Manifest(object_id(body), body, origin, environment.name, tuple(needs))]
+        needs.append(one.service_id(environment))
+        # Who answers must be there first. A shadow that cannot be built holds nobody up.
+        if any(share.weight and not share.shadow for share in one.traffic):
+            needs.append(one.deployment_id(environment))
+    return Manifest(object_id(body), body, origin, environment.name, (*needs, *after))
 
 
 def _protection(here: Sequence[Served]) -> dict[str, str]:
@@ -116,8 +162,7 @@ def notes(unit: Unit, facts: Facts) -> list[Note]:
     gateway = gateway_features(unit.environment.spec)
     if plan.audiences:
         how = (
-            f"resolver, because {plan.resolver_because}: Trueup's resolver must stand before the gateway and set "
-            f"{AUDIENCE_HEADER}"
+            f"resolver, because {plan.resolver_because}: {resolver.instructions(unit, plan.audiences)}"
             if plan.resolver_because
             else f"native: {gateway.title} tells the audiences apart"
         )
@@ -125,17 +170,29 @@ def notes(unit: Unit, facts: Facts) -> list[Note]:
     waiting = sorted(unit.audiences.keys() - plan.shares.keys())
     if waiting:
         told.append(
-            Note(origin, f"{', '.join(waiting)}: no variation of {where} answers these yet, so they are everybody else")
+            Note(
+                origin,
+                f"{', '.join(waiting)}: no variation of {where} answers these yet, so their requests belong to the "
+                "next audience that they are in, or to everybody else",
+            )
         )
     if None not in plan.shares and all(map(headers, plan.audiences)):
         told.append(Note(origin, f"no variation of {where} takes everybody else: other requests are answered with 404"))
+    sticky_header = unit.environment.spec.gateway.sticky_header
+    if _is_sticky(unit, plan) and not gateway.policies:
+        told.append(
+            Note(
+                unit.environment.origin,
+                f"{gateway.title} is not known to keep users with a variation: sticky_header {sticky_header} does "
+                f"nothing, and each request to {where} is decided by itself",
+            )
+        )
     if not gateway.underscores:
-        told += [
-            Note(unit.audiences[audience.name].origin, f"{gateway.title} lets no header with _ through: {key}")
-            for audience in plan.audiences
-            for key in headers(audience)
-            if "_" in key
-        ]
+        looked_at = [(unit.audiences[a.name].origin, key) for a in plan.audiences for key in headers(a)]
+        if _is_sticky(unit, plan) and sticky_header is not None:
+            looked_at.append((unit.environment.origin, sticky_header))
+        dropped = f"{gateway.title} lets no header with _ through"
+        told += [Note(where_from, f"{dropped}: {key}") for where_from, key in looked_at if "_" in key]
     return told
 
 
@@ -152,12 +209,17 @@ def _plan(unit: Unit, here: list[Served]) -> Plan:
     audiences = in_order(unit.audiences[name].spec for name in shares if name is not None)
     _refuse_unsound(unit, audiences)
     gateway = gateway_features(unit.environment.spec)
-    others = len(_PATHS) + len(_DIRECT_PATHS) * len(here)
     try:
-        matches, because = _native(audiences, gateway, others), ""
+        matches, because = _native(audiences, gateway, everybody=None in shares), ""
     except NotNative as reason:
         matches, because = {a.name: ((HeaderMatch(AUDIENCE_HEADER, "Exact", a.name),),) for a in audiences}, str(reason)
     return Plan(audiences, shares, matches, because)
+
+
+def _is_sticky(unit: Unit, plan: Plan) -> bool:
+    """Whether there is anything to decide that a user should not feel twice."""
+    split = any(len([s for s in shares if not s.traffic.shadow]) > 1 for shares in plan.shares.values())
+    return split and unit.environment.spec.gateway.sticky_header is not None
 
 
 def _refuse_unsound(unit: Unit, audiences: list[Audience]) -> None:
@@ -179,11 +241,16 @@ def _refuse_unsound(unit: Unit, audiences: list[Audience]) -> None:
             )
 
 
-def _native(audiences: list[Audience], gateway: GatewayFeatures, others: int) -> dict[str, tuple[Match, ...]]:
+def _native(audiences: list[Audience], gateway: GatewayFeatures, *, everybody: bool) -> dict[str, tuple[Match, ...]]:
     """Header matches that the gateway tries in the order of the audiences, or NotNative.
 
-    `others` are the route's matches that are not of audiences.
+    `everybody`: a rule for everybody else follows.
     """
+    if len(audiences) + everybody > RULES:
+        raise NotNative(
+            f"{len(audiences)} audiences{' and everybody else' * everybody} would need a rule each, and a route has "
+            f"{RULES}"
+        )
     matches = {audience.name: compile_audience(audience, gateway) for audience in audiences}
     late = _tried_too_late(audiences, matches, gateway)
     if late is not None:
@@ -199,7 +266,7 @@ def _native(audiences: list[Audience], gateway: GatewayFeatures, others: int) ->
     for name, count in counts.items():
         if count > MATCHES_PER_RULE:
             raise NotNative(f"{name} would need {count} matches, and a rule has {MATCHES_PER_RULE}")
-    if (total := sum(counts.values()) + others) > MATCHES:
+    if (total := sum(counts.values()) + len(_PATHS) * everybody) > MATCHES:
         raise NotNative(f"the route would need {total} matches, and {MATCHES} is the most")
     return matches
 
@@ -237,34 +304,100 @@ _DIRECT_PATHS = (
 )
 
 
-def _rules(unit: Unit, here: list[Served], plan: Plan) -> list[dict[str, Any]]:
-    """Direct ones first, then the audiences in order, then everybody else."""
-    gateway = gateway_features(unit.environment.spec)
+#: The rules of a route, by the route's name.
+_Layout = list[tuple[str, list[dict[str, Any]]]]
+
+
+def _layout(unit: Unit, here: list[Served], plan: Plan) -> _Layout:
+    """The model's route: direct rules first, then the audiences in order, then everybody else.
+
+    Where these are too many, it has the audiences alone, and the direct rules follow in routes of their own.
+    """
+    gateway, name = gateway_features(unit.environment.spec), names.object_name(unit.model)
+    direct = [_direct_rule(unit, one, gateway) for one in here]
+    by_audience = _rules(unit, plan, gateway)
+    if _fits(together := direct + by_audience):
+        return [(name, together)]
+    if not _fits(by_audience):
+        raise Refused(
+            here[0].variation.origin,
+            "routing/too-many-rules",
+            f"the {len(plan.audiences)} audiences of {unit.model} in {unit.environment.spec.name} share their requests "
+            f"in {len(by_audience)} different ways, which takes {len(by_audience)} rules and "
+            f"{sum(len(rule['matches']) for rule in by_audience)} matches, and a route has {RULES} and {MATCHES}",
+            "let more audiences have the same shares, or name fewer of them",
+        )
+    more = [(_overflow_name(unit.model, n), rules) for n, rules in enumerate(_batches(direct, RULES))]
+    return [(name, by_audience), *more]
+
+
+def _fits(rules: list[dict[str, Any]]) -> bool:
+    return len(rules) <= RULES and sum(len(rule["matches"]) for rule in rules) <= MATCHES
+
+
+def _overflow_name(model: str, number: int) -> str:
+    """A name that no model's own route can have: theirs end in 8 hex digits only as a hash of themselves."""
+    digest = sha256(f"variations/{model}/{number}".encode()).hexdigest()[:8]
+    return f"{names.object_name(model, 'variations', limit=names.LABEL_LIMIT - names.SUFFIX)}-{digest}"
+
+
+def _rules(unit: Unit, plan: Plan, gateway: GatewayFeatures) -> list[dict[str, Any]]:
+    """The audiences in order, then everybody else, or what says that nobody answers."""
+    rules = [_audience_rule(unit, plan, [audience], gateway) for audience in plan.audiences]
+    if plan.resolver_because and len(rules) + 1 > RULES:
+        # The resolver has named one audience, so that their order says nothing any more, and some may have one rule.
+        rules = [_audience_rule(unit, plan, alike, gateway) for alike in _alike(plan)]
     everybody: tuple[Match, ...] = ((),)
-    rules = [_direct_rule(unit, one, gateway) for one in here]
-    for audience in plan.audiences:
-        set_header = {"set": [{"name": AUDIENCE_HEADER, "value": audience.name}]}
-        rules.append(
-            _rule(
-                names.object_name("audience", audience.name),
-                _matches(_PATHS, plan.matches[audience.name], model=unit.model),
-                [_header_filter(set_header), *_mirrors(plan.shares[audience.name], gateway)],
-                plan.shares[audience.name],
-                gateway,
-            )
-        )
+    matches = _matches(_PATHS, everybody, model=unit.model)
     if None in plan.shares:
-        rules.append(
-            _rule(
-                "everybody",
-                _matches(_PATHS, everybody, model=unit.model),
-                [_header_filter({"remove": [AUDIENCE_HEADER]}), *_mirrors(plan.shares[None], gateway)],
-                plan.shares[None],
-                gateway,
-            )
-        )
-    _refuse_too_many(unit, here, plan, rules)
+        filters = [_header_filter({"remove": [AUDIENCE_HEADER]}), *_mirrors(plan.shares[None], gateway)]
+        rules.append(_rule("everybody", matches, filters, plan.shares[None], gateway))
+    elif plan.resolver_because:
+        # A gateway asks the resolver about the requests of a route, which until then have no audience: without this
+        # rule, they would be nobody's. The resolver answers what comes with an audience with 404.
+        rules.append(_nobody_rule(unit, matches))
     return rules
+
+
+def _audience_rule(unit: Unit, plan: Plan, audiences: list[Audience], gateway: GatewayFeatures) -> dict[str, Any]:
+    """The rule of one audience, or of several with the same shares that the resolver tells apart."""
+    first = audiences[0].name
+    shares = plan.shares[first]
+    alternatives = tuple(match for audience in audiences for match in plan.matches[audience.name])
+    filters = _mirrors(shares, gateway)
+    if len(audiences) == 1:
+        filters.insert(0, _header_filter({"set": [{"name": AUDIENCE_HEADER, "value": first}]}))
+    return _rule(
+        names.object_name("audience" if len(audiences) == 1 else "audiences", first),
+        _matches(_PATHS, alternatives, model=unit.model),
+        filters,
+        shares,
+        gateway,
+    )
+
+
+def _alike(plan: Plan) -> list[list[Audience]]:
+    """The audiences with the same shares together, as many as one rule can hold."""
+    groups: dict[tuple[tuple[str, int, bool], ...], list[Audience]] = {}
+    for audience in plan.audiences:
+        shares = plan.shares[audience.name]
+        key = tuple((one.name, traffic.weight, traffic.shadow) for one, traffic in shares)
+        groups.setdefault(key, []).append(audience)
+    most = MATCHES_PER_RULE // len(_PATHS)
+    return [batch for group in groups.values() for batch in _batches(group, most)]
+
+
+def _batches(items: list[T], size: int) -> list[list[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _nobody_rule(unit: Unit, matches: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "name": "nobody",
+        "matches": matches,
+        "filters": [_header_filter({"set": [{"name": AUDIENCE_HEADER, "value": EVERYBODY_ELSE}]})],
+        "backendRefs": [_service(resolver.name_of(unit)) | {"weight": 1}],
+    }
 
 
 def _direct_rule(unit: Unit, one: Served, gateway: GatewayFeatures) -> dict[str, Any]:
@@ -276,18 +409,6 @@ def _direct_rule(unit: Unit, one: Served, gateway: GatewayFeatures) -> dict[str,
         [Share(one, Traffic())],
         gateway,
     )
-
-
-def _refuse_too_many(unit: Unit, here: list[Served], plan: Plan, rules: list[dict[str, Any]]) -> None:
-    if len(rules) > RULES:
-        raise Refused(
-            here[0].variation.origin,
-            "routing/too-many-rules",
-            f"the route of {unit.model} in {unit.environment.spec.name} would have {len(rules)} rules (one for each of "
-            f"{len(here)} variations and {len(plan.audiences)} audiences, and one for everybody else), and {RULES} "
-            "is the most",
-            "serve fewer variations or audiences, or split the model",
-        )
 
 
 def _matches(
@@ -329,7 +450,11 @@ def _rule(
 
 
 def _backend(one: Served) -> dict[str, Any]:
-    return {"group": "", "kind": "Service", "name": one.name, "port": SERVICE_PORT}
+    return _service(one.name)
+
+
+def _service(name: str) -> dict[str, Any]:
+    return {"group": "", "kind": "Service", "name": name, "port": SERVICE_PORT}
 
 
 def _scaled(percents: list[int]) -> list[int]:

@@ -147,7 +147,7 @@ def _deployment(one: Served, unit: Unit, account: str) -> Body:
         annotations=one.annotations(),
         replicas=_replicas(one),
         progress_deadline=timeout,
-        min_ready=seconds.min_ready,
+        min_ready=seconds.min_ready or None,  # the server leaves out a zero
         selector=names.selector(spec.model, one.name),
         pod_labels=one.labels("serving", environment),
         pod_annotations={CONFIG_HASH: sha256(orjson.dumps([arguments, env])).hexdigest()[:16]},
@@ -194,7 +194,7 @@ def _arguments(one: Served) -> list[str]:
     if deployment.daemon_mode:
         arguments.append("--preload")
     if one.is_shadow:
-        # A mirrored request looks like any other, so the server must know by itself to write nothing of its answers.
+        # A copy looks like any other request: only so can the inference log tell whose answers reached nobody.
         arguments.append("--shadow")
     return arguments
 

@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--timeout-ms", type=int, default=5000, help="for one prediction")
     serve.add_argument("--max-batch-size", type=int, default=1)
     serve.add_argument("--preload", action="store_true", help="load the model once, before the workers are made")
-    serve.add_argument("--shadow", action="store_true", help="write nothing of the answers down")
+    serve.add_argument(
+        "--shadow", action="store_true", help="what comes are copies: the inference log says so"
+    )
 
     copy = commands.add_parser("copy", help="leave a copy of this program, with what it imports, in a folder")
     copy.add_argument("--into", required=True, type=Path, metavar="FOLDER")

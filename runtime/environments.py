@@ -20,7 +20,7 @@ import sysconfig
 import tarfile
 import venv
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -93,11 +93,11 @@ def store(environment: Environment, storage: ObjectStorage) -> StoredFile:
     Raises StorageError, OSError.
     """
     key, description = records.packages_key(environment.digest), records.packages_description_key(environment.digest)
-    try:
+    with suppress(NotFound):
         return _described(key, storage.read(description))
-    except NotFound:
-        pass
-    with TemporaryDirectory(prefix=".pack-", dir=environment.folder.parent) as scratch:
+    with _alone(environment), TemporaryDirectory(prefix=".pack-", dir=environment.folder.parent) as scratch:
+        with suppress(NotFound):  # packed while we waited
+            return _described(key, storage.read(description))
         archive = Path(scratch) / "environment.tar.gz"
         if not storage.exists(key):
             _pack(environment, archive)
@@ -134,6 +134,14 @@ def _environment(digest: str) -> Environment:
 
 
 @contextmanager
+def _alone(environment: Environment) -> Iterator[None]:
+    """No other process of this machine makes or packs the environment meanwhile."""
+    with environment.folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def _being_made(environment: Environment) -> Iterator[bool]:
     """Whether the caller has to fill it: one process at a time does, and what is half done is begun anew.
 
@@ -141,8 +149,7 @@ def _being_made(environment: Environment) -> Iterator[bool]:
     """
     folder = environment.folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _alone(environment):
         if (folder / _COMPLETE).exists():
             yield False
             return

@@ -86,9 +86,14 @@ OperandOrNothing = Annotated[
 ]
 
 
-def _check_key(key: str) -> None:
+def is_reserved(key: str) -> bool:
+    """Whether a header is nothing that traffic may be shared by."""
     lowered = key.lower()
-    if lowered in RESERVED_KEYS or lowered.startswith(RESERVED_PREFIXES):
+    return lowered in RESERVED_KEYS or lowered.startswith(RESERVED_PREFIXES)
+
+
+def _check_key(key: str) -> None:
+    if is_reserved(key):
         refuse(
             "audience/reserved-key",
             f"the header {key!r} is reserved",

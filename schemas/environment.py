@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
+from schemas.audience import HeaderKey, is_reserved
 from schemas.base import (
     Cpu,
     DnsLabel,
@@ -125,6 +126,20 @@ class Gateway(SpecModel):
     """The host of the routes; `{model}` stands for the model's name. None: any host."""
     controller: Literal["envoy-gateway", "istio", "kgateway", "nginx", "embedded", "unknown"] = "unknown"
     """Which implementation, because dialects and limits differ. `unknown`: only what every one of them can do."""
+    sticky_header: Annotated[HeaderKey, Field(examples=["user"])] | None = None
+    """Requests with the same value of this header get the same variation while weights stay, and a share that grows
+    gives nobody back. None, and a request without it: decided by itself."""
+
+    @model_validator(mode="after")
+    def _sticky_header_is_free(self) -> Self:
+        if self.sticky_header is not None and is_reserved(self.sticky_header):
+            refuse(
+                "environment/reserved-header",
+                f"the header {self.sticky_header!r} is reserved",
+                at="sticky_header",
+                hint="choose a header that names who asks, such as `user`",
+            )
+        return self
 
 
 class Toleration(SpecModel):

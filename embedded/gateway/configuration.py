@@ -73,7 +73,10 @@ class Configuration(NamedTuple):
 
 
 def configure(world: World, addresses: Sequence[str], memo: Memo) -> Configuration:
-    """The configuration for these objects. `addresses` are those that Gateways can have."""
+    """The configuration for these objects. `addresses` are those that Gateways can have.
+
+    The memo compares with what was given the last time, so `world` is a snapshot that nobody changes.
+    """
     ours, told = gates(world, addresses), policies(world)
     ports = {gate.listener(port): Port(gate, port, [], {}) for gate in ours.values() for port in gate.ports}
     # One object that stands for all that matters to every route: to compare it is nothing, to compare that is much.

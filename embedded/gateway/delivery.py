@@ -32,7 +32,7 @@ _LINGER = 10.0
 #: Seconds after which Envoy should have taken something, and between two questions whether it has.
 _TAKEN_SECONDS, _ASK_FIRST, _ASK_MOST = 20.0, 0.002, 0.1
 
-#: Seconds after which a listener that cannot listen is tried again.
+#: Seconds after which what did not work is tried again.
 _RETRY_SECONDS = 5.0
 
 #: What it says about itself: versions that it has taken, and how often it has refused one.
@@ -96,6 +96,7 @@ class Delivery:
         try:
             return await self._deliver(wanted)
         except (NotAnsweringError, RefusedError) as error:
+            self._retry = asyncio.get_running_loop().time() + _RETRY_SECONDS
             return Proxy(trouble=self._envoy.trouble or str(error))
 
     async def _deliver(self, wanted: Configuration) -> Proxy:

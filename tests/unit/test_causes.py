@@ -31,7 +31,13 @@ def said(*pods: Any) -> str:
 
 def test_the_runtime_names_its_step_and_the_cause() -> None:
     message = json.dumps(
-        {"error": {"step": "tests", "reason": "TestsFailed", "message": "2 of 5 tests failed:\ntest_a\nTraceback (most recent call last):"}}
+        {
+            "error": {
+                "step": "tests",
+                "reason": "TestsFailed",
+                "message": "2 of 5 tests failed:\ntest_a\nTraceback (most recent call last):",
+            }
+        }
     )
 
     assert said(pod(ended(message, 4))) == "tests: 2 of 5 tests failed: test_a"

@@ -17,7 +17,7 @@ from reconciler.plan import (
     Wanted,
 )
 from renderers.manifest import Manifest, ObjectId, Origin, object_id
-from renderers.names import LINEAGE, PROTECTED
+from renderers.names import ANSWERS, LINEAGE, NAME, PROTECTED
 
 ORIGIN = Origin("specs/churn.yaml", 4, "variation", "churn/default")
 VERSIONS = {"Deployment": "apps/v1", "HTTPRoute": "gateway.networking.k8s.io/v1"}
@@ -346,6 +346,60 @@ class TestProtection:
         assert only(changes).is_action
 
 
+class TestLastVariation:
+    """Whoever removes the last variation that answers a model's requests means it, or has made a mistake."""
+
+    def _of_model(self, kind="Deployment", *, model="churn", answers=False, **spec):
+        manifest = wanted(kind, **spec)
+        manifest.body["metadata"]["labels"][NAME] = model
+        if answers:
+            manifest.body["metadata"]["annotations"][ANSWERS] = "true"
+        return manifest
+
+    def _seen(self, *more, **fields):
+        kept = [wanted(name=f"kept-{n}") for n in range(20)]
+        return kept, observed(*map(live, [*kept, *more]), **fields)
+
+    def test_a_model_is_not_left_without_an_answer_unless_a_person_agrees(self):
+        route, serves = self._of_model("HTTPRoute", answers=True), self._of_model()
+        kept, seen = self._seen(route, serves)
+        changes, guards = planned(kept, seen)
+        guard = only(guards)
+        assert (guard.rule, guard.message) == (
+            "routing/last-variation",
+            "nobody would answer predictions of churn any more",
+        )
+        assert [change.held for change in changes if change.op is Op.DELETE] == [guard.message] * 2
+        lifted = plan.approved(plan.assemble(changes, (), guards), {guard.approval})
+        assert {change.id for change in lifted.actions} == {route.id, serves.id}
+
+    def test_a_route_that_keeps_only_what_is_asked_for_by_name_is_held_as_well(self):
+        before, after = (
+            self._of_model("HTTPRoute", answers=True, rules=["everybody"]),
+            self._of_model("HTTPRoute", content="2", rules=["variation-shadow"]),
+        )
+        kept, seen = self._seen(before, self._of_model(), predictions={after.id: Predicted(live(after))})
+        changes, guards = planned([*kept, after], seen)
+        assert [guard.rule for guard in guards] == ["routing/last-variation"]
+        assert not any(change.is_action for change in changes)
+
+    def test_as_long_as_somebody_answers_variations_may_go(self):
+        before, after = (
+            self._of_model("HTTPRoute", answers=True, rules=["two"]),
+            self._of_model("HTTPRoute", answers=True, content="2", rules=["one"]),
+        )
+        kept, seen = self._seen(before, self._of_model(), predictions={after.id: Predicted(live(after))})
+        changes, guards = planned([*kept, after], seen)
+        assert guards == []
+        assert [change.op for change in changes if change.is_action] == [Op.CHANGE, Op.DELETE]
+
+    def test_the_other_models_go_on(self):
+        other = self._of_model(name="fraud", model="fraud")
+        kept, seen = self._seen(self._of_model("HTTPRoute", answers=True), other)
+        changes, _ = planned(kept, seen)
+        assert [change.id for change in changes if change.is_action] == [other.id]
+
+
 def _split(result):
     changes, guards = result
     return changes, (), guards
@@ -397,10 +451,12 @@ class TestWhatRunsOnce:
 
 class TestOrderAndId:
     def test_objects_come_in_the_order_in_which_they_need_each_other(self):
-        kinds = ["HTTPRoute", "ScaledObject", "Deployment", "Service", "ConfigMap", "ServiceAccount", "Namespace"]
+        kinds = ["HTTPRoute", "SecurityPolicy", "ScaledObject", "Deployment", "Service", "ConfigMap", "ServiceAccount",
+                 "Namespace"]  # fmt: skip
         changes, _ = planned([wanted(kind) for kind in kinds])
         assert [change.id.kind for change in changes] == [
-            "Namespace", "ServiceAccount", "ConfigMap", "Service", "Deployment", "ScaledObject", "HTTPRoute",
+            "Namespace", "ServiceAccount", "ConfigMap", "Service", "Deployment", "ScaledObject",
+            "SecurityPolicy", "HTTPRoute",
         ]  # fmt: skip
 
     def test_the_plan_does_not_depend_on_the_order_of_its_input(self):

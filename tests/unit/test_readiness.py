@@ -125,3 +125,25 @@ def test_readiness_of(body, state, words):
     found = of(body)
     assert found.state is state
     assert words in found.message
+
+
+def test_a_gateway_is_ready_when_it_is_programmed_as_it_is_now():
+    gateway = {"kind": "Gateway", "metadata": {"generation": 2}, "status": {}}
+    assert of(gateway).state is State.IN_PROGRESS
+    seen = {"type": "Programmed", "status": "False", "reason": "AddressNotUsable", "message": "the port is taken"}
+    gateway["status"] = {"conditions": [seen | {"observedGeneration": 2}]}
+    assert of(gateway).message == "AddressNotUsable: the port is taken"
+    gateway["status"] = {"conditions": [seen | {"observedGeneration": 1, "status": "True"}]}
+    assert of(gateway).state is State.IN_PROGRESS
+    gateway["status"] = {"conditions": [seen | {"observedGeneration": 2, "status": "True"}]}
+    assert of(gateway).state is State.CURRENT
+
+
+def test_a_policy_fails_only_where_a_gateway_refuses_it():
+    policy = {"kind": "SecurityPolicy", "metadata": {"generation": 1}}
+    assert of(policy).state is State.CURRENT, "nobody reports it before its route is there"
+    refused = {"type": "Accepted", "status": "False", "reason": "Invalid", "message": "no such service"}
+    policy["status"] = {"ancestors": [{"conditions": [refused | {"observedGeneration": 1}]}]}
+    assert of(policy) == (State.FAILED, "Invalid: no such service")
+    policy["status"] = {"ancestors": [{"conditions": [refused | {"observedGeneration": 0}]}]}
+    assert of(policy).state is State.CURRENT

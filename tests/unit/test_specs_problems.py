@@ -180,6 +180,13 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("environments", ENVIRONMENT + "namespace: ▸kube-system", "write namespace: NAME, another one"),
         ("environments", "name: ▸default", "write namespace: NAME, another one"),
     ],
+    "environment/reserved-header": [
+        (
+            "environments",
+            ENVIRONMENT + "gateway: {sticky_header: ▸Cookie}",
+            "choose a header that names who asks, such as `user`",
+        ),
+    ],
     "environment/data-plane": [
         ("environments", ENVIRONMENT + "data_plane: {context: ▸prod}", "type: kubernetes"),
     ],

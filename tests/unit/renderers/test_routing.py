@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -120,7 +121,8 @@ def test_a_variation_that_waits_for_its_automation_leaves_its_share_to_the_other
 
     assert list(rules(unit)) == ["variation-a", "everybody"]
     assert weights(rules(unit)["everybody"]) == {"churn-a": 10_000}
-    assert "nyc: no variation of churn in production answers these yet" in renderer.notes(unit, NO_FACTS)[0].text
+    told = renderer.notes(unit, NO_FACTS)[0].text
+    assert "nyc: no variation of churn in production answers these yet, so their requests belong to the next" in told
 
 
 def test_nothing_is_routed_where_nothing_is_served() -> None:
@@ -129,9 +131,19 @@ def test_nothing_is_routed_where_nothing_is_served() -> None:
 
 
 def test_a_route_needs_what_it_names() -> None:
-    (manifest,) = renderer.render(serving(variation("a", traffic=[{}]), variation("b")), NO_FACTS)
+    (manifest,) = renderer.render(
+        serving(variation("a", traffic=[{"weight": 50}]), variation("b", traffic=[{"weight": 50}])), NO_FACTS
+    )
 
     assert [needed.kind for needed in manifest.needs] == ["Namespace", "Service", "Deployment", "Service", "Deployment"]
+
+
+def test_who_answers_nobody_holds_no_route_up() -> None:
+    shadow = variation("shadow", traffic=[{"shadow": True}])
+    (manifest,) = renderer.render(serving(variation("a", traffic=[{}]), shadow, variation("idle")), NO_FACTS)
+
+    needed = [needed for needed in manifest.needs if needed.kind == "Deployment"]
+    assert [one.name.startswith("churn-a-") for one in needed] == [True]
 
 
 # --- shadows -----------------------------------------------------------------------------------------------------
@@ -187,6 +199,11 @@ def test_an_unknown_gateway_does_it_with_whole_values_alone() -> None:
     assert "native" in mode(whole)
     assert len(headers_of(rules(whole)["audience-second"])) == 2
     assert "resolver, because the gateway (environment.gateway.controller is not given) is only known" in mode(other)
+    assert mode(other).endswith(
+        ": what stands before the gateway must ask http://churn-resolver.production.svc about each request, with any "
+        "method and path and these of its headers: age, plan; and pass the request on with the x-trueup-audience of "
+        "the answer, and never with one that a client sent"
+    )
 
 
 def test_the_resolver_leaves_one_header_to_match_in_the_order_of_the_audiences() -> None:
@@ -196,6 +213,30 @@ def test_the_resolver_leaves_one_header_to_match_in_the_order_of_the_audiences()
     assert [headers_of(rules(unit)[f"audience-{name}"]) for name in ("first", "second")] == [
         [[{"name": "x-trueup-audience", "type": "Exact", "value": name}]] for name in ("first", "second")
     ]
+
+
+def test_an_only_shadow_of_an_audience_gets_copies_of_that_audience_alone() -> None:
+    unit = serving(
+        taking("a", "nyc", "VIP"),
+        variation("b", traffic=[{}]),
+        variation("watcher", traffic=[{"audience": "nyc", "shadow": True}]),
+        audiences=(VIP, NYC),
+    )
+    copied = {
+        name: [f["requestMirror"]["backendRef"]["name"] for f in rule["filters"] if f["type"] == "RequestMirror"]
+        for name, rule in rules(unit).items()
+    }
+
+    assert [name for name, copies in copied.items() if copies] == ["audience-nyc"]
+    assert copied["audience-nyc"][0].startswith("churn-watcher-")
+
+
+def test_a_route_says_whether_anybody_answers() -> None:
+    def answers(unit: Unit) -> bool:
+        return route(unit)["metadata"]["annotations"].get("trueup.dev/answers") == "true"
+
+    assert answers(serving(taking("a", "nyc"), audiences=(NYC,)))
+    assert not answers(serving(variation("a", traffic=[]), variation("b", traffic=[])))
 
 
 def test_the_embedded_data_plane_has_our_own_gateway() -> None:
@@ -275,15 +316,128 @@ def test_a_contradiction_is_refused_where_it_is_written() -> None:
     assert caught.value.origin == nobody.origin
 
 
-def test_a_route_that_no_server_takes_is_refused_with_the_count() -> None:
-    audiences = tuple(audience(f"a{n}", header("plan", f"p{n}"), priority=n) for n in range(15))
-    fits = serving(taking("a", *(a.spec.name for a in audiences)), audiences=audiences)
-    assert len(rules(fits)) == 16
+def split_among(count: int, *, alike: bool) -> Unit:
+    """A model with so many audiences; each has shares of its own, unless they are alike."""
+    audiences = tuple(audience(f"a{n}", header("plan", f"p{n}"), priority=n) for n in range(count))
 
-    over = serving(taking("a", *(a.spec.name for a in audiences)), variation("b", traffic=[{}]), audiences=audiences)
-    with pytest.raises(Refused, match="would have 18 rules") as caught:
-        renderer.render(over, NO_FACTS)
-    assert caught.value.rule == "routing/too-many-rules"
+    def weight(n: int) -> int:
+        return 50 if alike else n + 1
+
+    names = [one.spec.name for one in audiences]
+    first = [{"audience": name, "weight": weight(n)} for n, name in enumerate(names)]
+    second = [{"audience": name, "weight": 100 - weight(n)} for n, name in enumerate(names)]
+    return serving(variation("a", traffic=first), variation("b", traffic=[*second, {}]), audiences=audiences)
+
+
+def test_rules_to_one_variation_get_a_route_of_their_own_where_they_are_too_many() -> None:
+    def made(count: int) -> list[Any]:
+        return [m for m in renderer.render(split_among(count, alike=False), NO_FACTS) if m.id.kind == "HTTPRoute"]
+
+    assert [len(route.body["spec"]["rules"]) for route in made(13)] == [16]
+    main, more = made(15)
+    assert [rule["name"] for rule in more.body["spec"]["rules"]] == ["variation-a", "variation-b"]
+    assert len(main.body["spec"]["rules"]) == 16
+    assert main.id.name == "churn"
+    assert re.fullmatch("churn-variations-[0-9a-f]{8}", more.id.name)
+    assert more.body["spec"]["parentRefs"] == main.body["spec"]["parentRefs"]
+
+
+def test_a_model_may_have_many_variations() -> None:
+    unit = serving(*[variation(f"v{n}", traffic=[{}] if n == 0 else []) for n in range(40)])
+    routes = [m.body["spec"]["rules"] for m in renderer.render(unit, NO_FACTS) if m.id.kind == "HTTPRoute"]
+
+    assert [len(rules) for rules in routes] == [1, 16, 16, 8]
+    assert len({rule["name"] for rules in routes for rule in rules}) == 41
+
+
+def test_too_many_audiences_for_a_gateway_share_rules_behind_the_resolver() -> None:
+    unit = split_among(20, alike=True)
+
+    assert "resolver, because 20 audiences and everybody else would need a rule each, and a route has 16" in mode(unit)
+    assert list(rules(unit)) == ["variation-a", "variation-b", "audiences-a0", "everybody"]
+    together = rules(unit)["audiences-a0"]
+    assert [h[0]["value"] for h in headers_of(together)] == [f"a{n}" for n in range(20)]
+    assert together["filters"] == []
+
+
+def test_a_route_that_no_server_takes_is_refused_with_the_count() -> None:
+    with pytest.raises(Refused, match="the 20 audiences of churn in production share their requests in 21 different"):
+        renderer.render(split_among(20, alike=False), NO_FACTS)
+
+
+# --- who stays where -----------------------------------------------------------------------------------------------
+
+
+def sticky(controller: str = "envoy-gateway", **fields: Any) -> Any:
+    gateway = {"name": "ml", "namespace": "gateways", "controller": controller, "sticky_header": "User"}
+    return cluster(gateway=gateway | fields)
+
+
+def shared(weight: int, where: Any = None) -> Unit:
+    return serving(
+        variation("canary", traffic=[{"weight": weight}]), variation("main", traffic=[{"weight": 100 - weight}]),
+        where=where,
+    )  # fmt: skip
+
+
+def test_users_are_pinned_where_there_is_a_choice() -> None:
+    policy = one(renderer.render(shared(10, sticky()), NO_FACTS), "BackendTrafficPolicy")
+
+    assert policy["spec"]["targetRefs"] == [
+        {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "churn"}
+    ]
+    assert policy["spec"]["loadBalancer"]["consistentHash"] == {"type": "Header", "header": {"name": "user"}}
+    kinds = {m.id.kind for m in renderer.render(serving(variation(), where=sticky()), NO_FACTS)}
+    assert kinds == {"HTTPRoute"}
+    assert {m.id.kind for m in renderer.render(shared(10, cluster("envoy-gateway")), NO_FACTS)} == {"HTTPRoute"}
+
+
+def test_a_gateway_that_pins_nobody_is_told() -> None:
+    (note,) = [n for n in renderer.notes(shared(10, sticky("kgateway")), NO_FACTS) if "sticky_header" in n.text]
+
+    assert note.origin.kind == "environment"
+    assert note.text.startswith("kgateway is not known to keep users with a variation: sticky_header User does nothing")
+    assert {m.id.kind for m in renderer.render(shared(10, sticky("kgateway")), NO_FACTS)} == {"HTTPRoute"}
+
+
+def test_a_header_that_pins_users_must_arrive() -> None:
+    told = [note.text for note in renderer.notes(shared(10, sticky(sticky_header="user_id")), NO_FACTS)]
+
+    assert "Envoy Gateway lets no header with _ through: user_id" in told
+
+
+def whom(unit: Unit, bucket: int) -> str:
+    """Who answers a user whose hash is in this of 10,000 buckets: what Envoy does with weights."""
+    for name, weight in weights(rules(unit)["everybody"]).items():
+        if bucket < weight:
+            return name
+        bucket -= weight
+    raise AssertionError("the weights do not sum to the total")
+
+
+@given(st.integers(0, 100), st.integers(0, 100), st.integers(0, WEIGHT_TOTAL - 1))
+def test_a_share_that_grows_takes_nobody_back(one_weight: int, other_weight: int, bucket: int) -> None:
+    less, more = sorted([one_weight, other_weight])
+
+    if whom(shared(less), bucket) == "churn-canary":
+        assert whom(shared(more), bucket) == "churn-canary"
+
+
+def test_a_variation_that_is_added_takes_from_its_neighbour_and_moves_nobody_else() -> None:
+    before = serving(variation("b", traffic=[{"weight": 60}]), variation("c", traffic=[{"weight": 40}]))
+    after = serving(
+        variation("a", traffic=[{"weight": 10}]), variation("b", traffic=[{"weight": 50}]),
+        variation("c", traffic=[{"weight": 40}]),
+    )  # fmt: skip
+    moved = {(whom(before, n), whom(after, n)) for n in range(0, WEIGHT_TOTAL, 50)}
+
+    assert moved == {("churn-b", "churn-a"), ("churn-b", "churn-b"), ("churn-c", "churn-c")}
+
+
+def test_backends_are_in_order_of_their_variations_names() -> None:
+    unit = serving(variation("main", traffic=[{"weight": 90}]), variation("challenger", traffic=[{"weight": 10}]))
+
+    assert list(weights(rules(unit)["everybody"])) == ["churn-challenger", "churn-main"]
 
 
 # --- the rest ----------------------------------------------------------------------------------------------------

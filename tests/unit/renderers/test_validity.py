@@ -24,7 +24,7 @@ SOURCES = {path.parent.name: [path] for path in (TESTS / "golden" / "cases").glo
 }
 #: API groups that kubernetes-validate knows; the others are checked by a real API server in tests/contract.
 BUILT_IN = {"", "apps", "batch", "policy", "networking.k8s.io"}
-CUSTOM = {"gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com"}
+CUSTOM = {"gateway.envoyproxy.io", "gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com"}
 
 LABEL_KEY = re.compile(r"([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?")
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?)?")
@@ -147,7 +147,8 @@ def test_pods_satisfy_the_restricted_profile(source: str) -> None:
         spec = pod["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert {next(iter(volume.keys() - {"name"})) for volume in spec["volumes"]} <= {"emptyDir", "secret"}
+        kinds = {next(iter(volume.keys() - {"name"})) for volume in spec["volumes"]}
+        assert kinds <= {"configMap", "emptyDir", "secret"}
         for container in [*spec.get("initContainers", ()), *spec["containers"]]:
             security = container["securityContext"]
             assert security["allowPrivilegeEscalation"] is False
