@@ -72,16 +72,15 @@ def carry_out(
     targets: Mapping[str, Target],
     pool: Executor,
     *,
-    wait_s: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Done]:
     """Does what the plan says and tells of each object as it is done.
 
-    `wait_s`: how long to wait for what was applied to become ready, and traffic with it; 0 does not wait.
+    It waits for nothing: what needs something that is not there yet is told as waiting, and left for the next pass.
     """
     builds: _Builds = {}
     runs = {
-        name: _Run(target, [c for c in wanted.changes if c.environment == name], clock() + wait_s, clock, builds)
+        name: _Run(target, [c for c in wanted.changes if c.environment == name], clock, builds)
         for name, target in targets.items()
     }
     for run in runs.values():
@@ -91,9 +90,6 @@ def carry_out(
     to_apply = _by_stage((run, change) for run in busy.values() for change in run.to_apply)
     for stage in range(len(plan.STAGES)):
         yield from _as_done(pool, _Run.apply, to_apply.get(stage, ()))
-    if wait_s > 0:
-        for run in busy.values():
-            yield from run.wait(pool)
     to_delete = _by_stage((run, change) for run in busy.values() for change in run.to_delete)
     for stage in reversed(range(len(plan.STAGES))):
         yield from _as_done(pool, _Run.prune, to_delete.get(stage, ()))
@@ -152,7 +148,6 @@ class _Run:
 
     target: Target
     changes: list[Change]
-    deadline: float
     clock: Callable[[], float]
     #: Where each build is made, of all environments: what serves it waits for it.
     builds: _Builds
@@ -280,7 +275,7 @@ class _Run:
         if missing:
             worst = min(missing, key=self.waiting.__contains__)
             outcome = Outcome.WAITING if worst in self.waiting else Outcome.BLOCKED
-            return self._leave(change, outcome, f"it needs {worst}: {self.failed[worst]}")
+            return self._leave(change, outcome, f"it needs {worst}")
         waiting = self._waits_for(change)
         if waiting is not None:
             outcome = Outcome.FAILED if waiting.state is State.FAILED else Outcome.WAITING
@@ -348,7 +343,7 @@ class _Run:
             return None
         if why := run.failed.get(job) or run.lost:
             return Readiness(State.IN_PROGRESS, f"it waits for {job}: {why}")
-        state = run.await_ready(job, self.deadline)
+        state = run.state_of(job)
         if state.state is State.CURRENT:
             return None
         if state.state is State.FAILED:
@@ -363,7 +358,7 @@ class _Run:
         assert change.manifest is not None
         for needed in change.manifest.needs:
             if needed.kind == "Deployment" and needed.name not in named:
-                state = self.await_ready(needed, self.deadline)
+                state = self.state_of(needed)
                 if state.state is not State.CURRENT:
                     message = f"traffic stays where it is until {needed} is ready: {state.message}"
                     return Readiness(State.IN_PROGRESS, message)
@@ -378,33 +373,10 @@ class _Run:
             return Done(replace(change, op=Op.CONFLICT), Outcome.BLOCKED, str(error))
         return Done(change, Outcome.FAILED, str(error), infrastructure=isinstance(error, _INFRASTRUCTURE))
 
-    # -- readiness --------------------------------------------------------------------------------------------------
-
-    def wait(self, pool: Executor) -> Iterator[Done]:
-        """Waits for what was applied. What fails for good is not waited for any longer."""
-        applied = [change for change in self.to_apply if change.id not in self.failed and not self.lost]
-        states = pool.map(lambda change: self.await_ready(change.id, self.deadline), applied)
-        for change, state in zip(applied, states, strict=True):
-            if state.state is not State.CURRENT:
-                if state.state is State.FAILED:
-                    yield Done(change, Outcome.FAILED, state.message)
-                else:
-                    yield Done(change, Outcome.WAITING, f"not ready: {state.message}")
-
-    def await_ready(self, target: ObjectId, deadline: float) -> Readiness:
-        """The object's state when it is ready, has failed, or the time is over; with the cause, where its pods know."""
-        writer = self.target.writer
+    def state_of(self, target: ObjectId) -> Readiness:
+        """What has become of an object by now; with the cause, where its pods know."""
         try:
-            while True:
-                live = writer.get(target)
-                state = readiness.of(live)
-                if state.state is State.CURRENT:
-                    return state
-                if live is not None and (state.state is State.FAILED or self.clock() >= deadline):
-                    return causes.explained(writer, live, state)
-                if self.clock() >= deadline:
-                    return state
-                time.sleep(_POLL_SECONDS)
+            return causes.state_of(self.target.writer, self.target.writer.get(target))
         except ApiError as error:
             return Readiness(State.IN_PROGRESS, error.message)
 
@@ -437,7 +409,7 @@ class _Run:
         if change.superseded_by is None:
             return ""
         deployment = change.superseded_by._replace(api_version="apps/v1", kind="Deployment")
-        state = self.await_ready(deployment, self.deadline)
+        state = self.state_of(deployment)
         return "" if state.state is State.CURRENT else f"its successor {deployment} is not ready: {state.message}"
 
     def _model(self, target: ObjectId) -> str | None:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from reconciler import readiness
 from reconciler.cluster import ApiError, Reader
-from reconciler.readiness import Readiness
+from reconciler.readiness import Readiness, State
 from renderers.manifest import Body
 
 _HAVE_PODS = frozenset({"Deployment", "Job"})
@@ -17,9 +18,10 @@ _LONGEST = 600
 _HARMLESS = frozenset({"ContainerCreating", "PodInitializing"})
 
 
-def explained(reader: Reader, live: Body, state: Readiness) -> Readiness:
-    """The state with what the newest pod that is in trouble says about it, where one is."""
-    if live["kind"] not in _HAVE_PODS:
+def state_of(reader: Reader, live: Body | None) -> Readiness:
+    """The readiness of an object, with what the newest of its pods that is in trouble says about it."""
+    state = readiness.of(live)
+    if live is None or live["kind"] not in _HAVE_PODS or state.state is State.CURRENT:
         return state
     selector = live["spec"].get("selector", {}).get("matchLabels") or {"job-name": live["metadata"]["name"]}
     labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))

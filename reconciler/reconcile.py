@@ -8,6 +8,7 @@ needs no cluster is `offline`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,13 +18,14 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from reconciler import apply, desired, facts, observe, plan
+from reconciler import apply, causes, desired, facts, observe, plan
 from reconciler.cluster import ApiError, Reader, Writer
 from reconciler.desired import Rendered
 from reconciler.inventory import PART_OF, Inventory, object_id_of, set_id
 from reconciler.offline import load, notes_of
 from reconciler.plan import Change, Guard, Observed, Wanted
-from reconciler.report import Done, Report, Trouble
+from reconciler.readiness import State
+from reconciler.report import Done, Outcome, Report, Trouble
 from renderers.catalog import Catalog, Facts, promotion_order
 from renderers.manifest import Manifest, ObjectId
 from schemas.environment import DataPlane
@@ -31,6 +33,8 @@ from schemas.problem import Problem
 
 #: Threads for requests: as many as a cluster gets connections.
 THREADS = 8
+#: Seconds between two passes of a run that waits: the longer it has waited, the less often it looks.
+_PAUSE, _PAUSE_MOST = 0.1, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,32 +57,90 @@ class Request:
 def preview(request: Request, reader_of: Callable[[DataPlane], Reader]) -> Report:
     """What a run would do to the clusters. A `Reader` cannot write, so neither can this."""
     with _threads() as pool:
-        return _plan(request, reader_of, pool, verify=True).report
+        return _plan(request, _desire(request, reader_of), reader_of, pool, verify=True).report
 
 
 def reconcile(
     request: Request, writer_of: Callable[[DataPlane], Writer], tell: Callable[[plan.Plan | Done], None]
 ) -> Report:
-    """Trues the clusters up to the specs. `tell` hears of the plan before it begins, and of each thing done."""
-    with _threads() as pool:
-        planned = _plan(request, writer_of, pool, verify=False)
-        report = planned.report
-        assert report.plan is not None
-        tell(report.plan)
+    """Trues the clusters up to the specs. `tell` hears of the plan before it begins, and of each thing done.
 
-        second_look = _SecondLook(request, planned.facts)
-        targets = {
-            wanted.environment: apply.Target(
-                writer_of(plane), wanted, observed, partial(second_look.of, wanted.environment)
-            )
-            for wanted, plane, observed in planned.stands
-            if not wanted.suspended
-        }
-        done = []
-        for one in apply.carry_out(report.plan, targets, pool, wait_s=request.wait_s):
-            done.append(one)
-            tell(one)
-        return Report(report.problems, report.plan, tuple(done), report.trouble)
+    A pass never waits. With `wait_s`, passes over the same specs follow each other until there is nothing left to wait
+    for: a build, pods, a route; or until the time is over.
+    """
+    with _threads() as pool:
+        began = time.monotonic()
+        desire = _desire(request, writer_of)
+        account = _Account(tell)
+        while True:
+            planned = _plan(request, desire, writer_of, pool, verify=False)
+            report = planned.report
+            assert report.plan is not None
+            account.begin(report.plan)
+            unready = account.look(planned.stands, writer_of)
+            busy = bool(unready)
+            for one in apply.carry_out(report.plan, _targets(request, planned, desire, writer_of), pool):
+                account.note(one)
+                busy |= one.outcome in (Outcome.WAITING, Outcome.APPLIED, Outcome.DELETED)
+            waited = time.monotonic() - began
+            if not busy or waited >= request.wait_s:
+                break
+            time.sleep(min(_PAUSE_MOST, _PAUSE + waited / 10))
+        overdue = busy and request.wait_s > 0
+        if overdue:
+            for one in unready:
+                account.note(one)
+        return Report(report.problems, account.first, tuple(account.done.values()), report.trouble, overdue)
+
+
+@dataclass(slots=True)
+class _Account:
+    """What has become of each object over the passes of a run. Nothing is told twice."""
+
+    tell: Callable[[plan.Plan | Done], None]
+    #: The plan that was told before anything was done.
+    first: plan.Plan | None = None
+    done: dict[tuple[str, ObjectId], Done] = field(default_factory=dict)
+
+    def begin(self, shown: plan.Plan) -> None:
+        """A pass."""
+        if self.first is None:
+            self.first = shown
+            self.tell(shown)
+
+    def note(self, one: Done) -> None:
+        """Something was done, or could not be."""
+        key = one.change.environment, one.change.id
+        before = self.done.get(key)
+        self.done[key] = one
+        if before is None or before.outcome is not one.outcome:
+            self.tell(one)
+
+    def look(self, stands: Iterable[_Stand], reader_of: Callable[[DataPlane], Reader]) -> list[Done]:
+        """What was applied by earlier passes, and is not ready yet. What has failed for good is noted."""
+        unready: list[Done] = []
+        for wanted, plane, observed in stands:
+            for change in [one.change for (name, _), one in self.done.items() if name == wanted.environment]:
+                if self.done[wanted.environment, change.id].outcome is Outcome.APPLIED:
+                    state = causes.state_of(reader_of(plane), observed.members.get(change.id))
+                    if state.state is State.FAILED:
+                        self.note(Done(change, Outcome.FAILED, state.message))
+                    elif state.state is not State.CURRENT:
+                        unready.append(Done(change, Outcome.WAITING, f"not ready: {state.message}"))
+        return unready
+
+
+def _targets(
+    request: Request, planned: _Planned, desire: _Desire, writer_of: Callable[[DataPlane], Writer]
+) -> dict[str, apply.Target]:
+    second_look = _SecondLook(request, desire.facts)
+    return {
+        wanted.environment: apply.Target(
+            writer_of(plane), wanted, observed, partial(second_look.of, wanted.environment)
+        )
+        for wanted, plane, observed in planned.stands
+        if not wanted.suspended
+    }
 
 
 @contextmanager
@@ -102,19 +164,31 @@ class _Stand(NamedTuple):
     observed: Observed
 
 
-@dataclass(frozen=True, slots=True)
-class _Planned:
+class _Desire(NamedTuple):
+    """What the specs ask for, read once."""
+
+    catalog: Catalog
+    facts: Facts
+    units: list[Rendered]
+    problems: tuple[Problem, ...]
+
+
+class _Planned(NamedTuple):
     report: Report
     stands: tuple[_Stand, ...]
-    facts: Facts
 
 
-def _plan(request: Request, reader_of: Callable[[DataPlane], Reader], pool: Executor, *, verify: bool) -> _Planned:
+def _desire(request: Request, reader_of: Callable[[DataPlane], Reader]) -> _Desire:
     loaded = load(request.paths)
-    catalog = loaded.catalog
-    known, unresolved = facts.gather(catalog, reader_of, request.mirrors)
-    units = list(desired.build(catalog, known, unresolved))
-    problems = (*loaded.problems, *(unit.problem for unit in units if unit.problem))
+    known, unresolved = facts.gather(loaded.catalog, reader_of, request.mirrors)
+    units = list(desired.build(loaded.catalog, known, unresolved))
+    return _Desire(loaded.catalog, known, units, (*loaded.problems, *(unit.problem for unit in units if unit.problem)))
+
+
+def _plan(
+    request: Request, desire: _Desire, reader_of: Callable[[DataPlane], Reader], pool: Executor, *, verify: bool
+) -> _Planned:
+    catalog, _, units, problems = desire
     trouble = [Trouble(f"{unit.model} in {unit.environment}", unit.waits) for unit in units if unit.waits]
     complete = not _has_errors(problems)
 
@@ -138,8 +212,7 @@ def _plan(request: Request, reader_of: Callable[[DataPlane], Reader], pool: Exec
     planned = plan.assemble(changes, notes_of(units), guards)
     if request.approved:
         planned = plan.approved(planned, request.approved)
-    report = Report(tuple(sorted(problems)), planned, trouble=tuple(trouble))
-    return _Planned(report, tuple(stands), known)
+    return _Planned(Report(tuple(sorted(problems)), planned, trouble=tuple(trouble)), tuple(stands))
 
 
 def _environments(

@@ -53,12 +53,16 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that a run found and did. `plan` is None where there was nothing to plan from."""
+    """Everything that a run found and did. `plan` is None where there was nothing to plan from.
+
+    `overdue`: the run waited for what it had applied, and not all of it was there in time.
+    """
 
     problems: tuple[Problem, ...] = ()
     plan: Plan | None = None
     done: tuple[Done, ...] = ()
     trouble: tuple[Trouble, ...] = ()
+    overdue: bool = False
 
 
 def exit_code(report: Report, *, detailed: bool = False) -> ExitCode:
@@ -69,7 +73,7 @@ def exit_code(report: Report, *, detailed: bool = False) -> ExitCode:
         return ExitCode.SPECS
     if any(done.outcome is Outcome.FAILED and not done.infrastructure for done in outcomes):
         return ExitCode.SPECS
-    if report.trouble or any(done.outcome is Outcome.FAILED for done in outcomes):
+    if report.trouble or report.overdue or any(done.outcome is Outcome.FAILED for done in outcomes):
         return ExitCode.WORLD
     if report.plan and report.plan.guards:
         return ExitCode.BLOCKED

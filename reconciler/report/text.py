@@ -151,6 +151,8 @@ def end(report: Report, *, color: bool) -> Iterator[str]:
         yield f"Done: {words}."
     elif not report.trouble and not report.problems:
         yield "Done: nothing was left to do."
+    if report.overdue:
+        yield "The time to wait is over, and not everything is ready."
     if unsettled or any(problem.severity == "error" for problem in report.problems):
         yield "Not everything is as the specs ask for; the next run goes on from here."
 

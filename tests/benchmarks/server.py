@@ -19,7 +19,16 @@ def api_server() -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         kubeconfig = Path(folder) / "kubeconfig"
-        command = [sys.executable, "-m", "embedded", "--only-api", "--data", f"{folder}/data", "--kubeconfig", str(kubeconfig)]
+        command = [
+            sys.executable,
+            "-m",
+            "embedded",
+            "--only-api",
+            "--data",
+            f"{folder}/data",
+            "--kubeconfig",
+            str(kubeconfig),
+        ]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
             try:
                 assert server.stdout is not None

@@ -338,6 +338,50 @@ class TestFailures:
         environment.run(job, deployment)
         assert environment.live(deployment) is not None
 
+    def test_what_needs_something_that_waits_waits_too(self, environment: Environment, built_and_served):
+        job, serving = built_and_served
+        served = environment.manifest(serving)
+        found = outcomes(environment.run(job, served, environment.manifest(disruption_budget("served"), (served,))))
+        assert found["PodDisruptionBudget/served"] is Outcome.WAITING, "the next run goes on, and nobody has to act"
+
+    def test_what_needs_something_that_failed_is_blocked_also_where_it_would_wait_for_another(
+        self, environment: Environment, built_and_served
+    ):
+        job, serving = built_and_served
+        served, bad = environment.manifest(serving), environment.manifest(deployment("bad", replicas=-1))
+        budget = environment.manifest(disruption_budget("served"), (served, bad))
+        blocked = environment.run(job, served, bad, budget)[-1]
+        assert (blocked.change.id, blocked.outcome) == (budget.id, Outcome.BLOCKED)
+        assert blocked.message == f"it needs {bad.id}"
+
+    def test_a_cluster_that_is_lost_is_not_asked_about_its_builds(
+        self, environment: Environment, kubeconfig: Path, tmp_path: Path, built_and_served
+    ):
+        from tests.contract.faults import FaultProxy, answer
+
+        job, serving = built_and_served
+        with FaultProxy(kubeconfig) as proxy:
+            retry = Retry(attempts=2, base=0.001)
+            connection = connect(str(proxy.kubeconfig(tmp_path / "kubeconfig")), trusted=True, retry=retry)
+            builder = Environment(Writer(connection), f"{environment.name}-b")
+            plans = [
+                builder.plan([builder.namespace(), builder.manifest(job)]),
+                environment.plan([environment.namespace(), environment.manifest(serving)]),
+            ]
+            proxy.inject(answer(503, "down"), method="PATCH", path=f"/namespaces/{builder.name}", times=10_000)
+            asked = proxy.count("GET", "/jobs")
+            made = plan.assemble([change for one in plans for change in one.changes])
+            targets = {
+                one.name: apply.Target(one.writer, one.wanted, one.observed, lambda: None)
+                for one in (builder, environment)
+            }
+            waiting = list(apply.carry_out(made, targets, environment.pool))[-1]
+            builder.pool.shutdown()
+            connection.close()
+        assert (waiting.change.id.kind, waiting.outcome) == ("Deployment", Outcome.WAITING)
+        assert f"the cluster of {builder.name} was lost" in waiting.message
+        assert proxy.count("GET", "/jobs") == asked
+
     def test_what_serves_a_build_that_failed_says_why(self, environment: Environment, api: Api, built_and_served):
         job, deployment = built_and_served
         environment.run(job)

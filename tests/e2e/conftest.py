@@ -16,7 +16,7 @@ import pytest
 from tests.contract.test_source_git import certificate  # noqa: F401 - a fixture
 from tests.e2e.harness import ROOT, Place, Plane, forget
 
-PACKAGES = ("schemas", "renderers", "reconciler", "embedded")
+PACKAGES = ("schemas", "renderers", "reconciler", "runtime", "embedded")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,11 +20,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from reconciler import inventory
-from tests.contract.client import KUBECTL, Api
+from renderers import names
+from tests.contract.client import KUBECTL, MERGE, Api
 from tests.contract.faults import Seen
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
+#: When what the tests play happens.
+NOW = "2026-01-01T00:00:00Z"
 #: All k, all faults in all places.
 FULL = bool(os.environ.get("TRUEUP_TEST_FULL"))
 
@@ -42,6 +46,11 @@ class Run(NamedTuple):
     @property
     def data(self) -> Any:
         return json.loads(self.out)
+
+    def told(self, outcome: str) -> set[str]:
+        """The objects that became this, as "Kind/name"."""
+        lines = re.findall(rf"^\S {outcome} +(\S+)$", self.out, re.MULTILINE)
+        return {f"{parts[0]}/{parts[-1]}" for parts in (line.split("/") for line in lines)}
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class Plane(Place):
         return int((self.home / "pid").read_text())
 
     def up(self) -> Self:
-        started = self.reconcile("up")
+        started = self.reconcile("up", "--only-api")
         assert started.code == 0, started.text
         return self
 
@@ -138,13 +147,26 @@ COMMIT = "45a96240e08b09e4c2dd86a6a58f8ce239655f3c"
 REPOSITORY = "https://git.example.com/acme/models.git"
 
 
+#: Where builds are made that are no subject of a test. It is suspended, so that no run makes or waits for them.
+ELSEWHERE = {"name": "elsewhere", "data_plane": "embedded", "suspended": True}
+
+
 def environment(name: str, **more: Any) -> dict[str, Any]:
     return {"environments": [{"name": name, "data_plane": "embedded", **more}]}
 
 
-def build(name: str, model: str, **more: Any) -> dict[str, Any]:
+def build(name: str, model: str, *, environment: str = "elsewhere", **more: Any) -> dict[str, Any]:
+    """A build that is made elsewhere, and so can be served at once. One in an environment of the test is waited for.
+
+    Only the API server runs in these tests: a Job stays as it is until `make_built` or `fail_builds` ends it.
+    """
     git = {"git_uri": f"{REPOSITORY}#{model}"} | ({} if "git_branch" in more else {"git_commit": COMMIT})
-    return {"builds": [{"name": name, "model": model, **git, **more}]}
+    return {"builds": [{"name": name, "model": model, "environment": environment, **git, **more}]}
+
+
+def candidate(model: str, environment: str) -> dict[str, Any]:
+    """A build that is made in this environment, and that nobody serves yet: there is a Job, and nothing waits."""
+    return build(f"{model}-next", model, environment=environment, env_vars={"NEXT": "1"})
 
 
 def variation(
@@ -181,27 +203,31 @@ def document(*parts: dict[str, Any]) -> str:
     for part in parts:
         for kind, specs in part.items():
             spec.setdefault(kind, []).extend(specs)
+    if "environments" in spec and any(one.get("environment") == ELSEWHERE["name"] for one in spec.get("builds", ())):
+        spec["environments"].append(ELSEWHERE)
     return json.dumps({"api_version": "v1", "spec": spec}, indent=1)
 
 
 def before(name: str) -> str:
-    """An environment with one model, whose traffic two variations share."""
+    """An environment with one model, whose traffic two variations share, and a build that is made there."""
     theirs = {"audience": "testers"}
     return document(
         environment(name),
         insiders(),
         build("churn-1", "churn"),
+        candidate("churn", name),
         variation("churn", "default", name, build="churn-1", traffic=[{"weight": 100}, {**theirs, "weight": 40}]),
         variation("churn", "extra", name, build="churn-1", traffic=[{**theirs, "weight": 60}]),
     )
 
 
 def after(name: str) -> str:
-    """The same, changed in every way: a variation is gone, one has more memory, a model and a build are new."""
+    """The same, changed in every way: a variation and a build are gone, memory is added, a model is new."""
     return document(
         environment(name, quota={"pods": 50}),
         build("churn-1", "churn"),
         build("fraud-1", "fraud"),
+        candidate("fraud", name),
         variation("churn", "default", name, build="churn-1", memory="2Gi"),
         variation("fraud", "default", name, build="fraud-1"),
     )
@@ -220,6 +246,7 @@ COLLECTIONS: dict[str, tuple[str, str]] = {
     "Job": ("batch/v1", "jobs"),
     "PodDisruptionBudget": ("policy/v1", "poddisruptionbudgets"),
     "ScaledObject": ("keda.sh/v1alpha1", "scaledobjects"),
+    "Gateway": ("gateway.networking.k8s.io/v1", "gateways"),
     "HTTPRoute": ("gateway.networking.k8s.io/v1", "httproutes"),
     "PodMonitor": ("monitoring.coreos.com/v1", "podmonitors"),
     "PrometheusRule": ("monitoring.coreos.com/v1", "prometheusrules"),
@@ -293,9 +320,45 @@ def make_ready(api: Api, namespace: str) -> None:
             {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"},
         ]
         status = {"observedGeneration": one["metadata"]["generation"], "conditions": conditions, **counts}
-        path = f"{collection('Deployment', namespace)}/{one['metadata']['name']}/status"
-        answer = api("PATCH", path, {"status": status}, content_type="application/merge-patch+json")
-        assert answer.status == 200, answer.body
+        path = f"{collection('Deployment', namespace)}/{one['metadata']['name']}"
+        _set_status(api, path, status)
+
+
+def make_built(api: Api, namespace: str, model: str = "") -> None:
+    """Plays the part of the controllers: all Jobs, or those of one model, are complete."""
+    for job in _running(api, namespace, model):
+        _end(api, job, "SuccessCriteriaMet", "Complete", reason="CompletionsReached", completionTime=NOW)
+
+
+def fail_builds(api: Api, namespace: str, model: str, exit_code: int, message: str) -> None:
+    """The pod of each of a model's Jobs has ended with this exit code and termination message, and the Job with it."""
+    for job in _running(api, namespace, model):
+        name, template = f"{job['metadata']['name']}-x7x4f", job["spec"]["template"]
+        pods = f"/api/v1/namespaces/{namespace}/pods"
+        made = api("POST", pods, {**template, "metadata": {**template["metadata"], "name": name}})
+        assert made.status == 201, made.body
+        ended = {"exitCode": exit_code, "reason": "Error", "message": message}
+        about = {"image": "builder", "imageID": "", "ready": False, "restartCount": 0}
+        containers = [{"name": "build", "state": {"terminated": ended}, **about}]
+        _set_status(api, f"{pods}/{name}", {"phase": "Failed", "containerStatuses": containers})
+        _end(api, job, "FailureTarget", "Failed", reason="PodFailurePolicy", failed=1)
+
+
+def _running(api: Api, namespace: str, model: str) -> list[dict[str, Any]]:
+    selector = f"?labelSelector={names.NAME}={model}" if model else ""
+    jobs = api("GET", collection("Job", namespace) + selector).body["items"]
+    return [job for job in jobs if not job.get("status", {}).get("conditions")]
+
+
+def _end(api: Api, job: dict[str, Any], *conditions: str, reason: str, **status: Any) -> None:
+    met = [{"type": one, "status": "True", "reason": reason, "lastTransitionTime": NOW} for one in conditions]
+    path = f"{collection('Job', job['metadata']['namespace'])}/{job['metadata']['name']}"
+    _set_status(api, path, {"conditions": met, "startTime": NOW, **status})
+
+
+def _set_status(api: Api, path: str, status: dict[str, Any]) -> None:
+    answer = api("PATCH", f"{path}/status", {"status": status}, content_type=MERGE)
+    assert answer.status == 200, answer.body
 
 
 # -- faults ---------------------------------------------------------------------------------------------------------

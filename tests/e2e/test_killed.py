@@ -16,6 +16,7 @@ from tests.e2e.harness import (
     FULL,
     Plane,
     build,
+    candidate,
     document,
     environment,
     forget,
@@ -59,6 +60,7 @@ def first(name: str) -> str:
     return document(
         environment(name, prometheus_url="http://prometheus.example"),
         build("churn-1", "churn"),
+        candidate("churn", name),
         variation("churn", "default", name, build="churn-1"),
         variation("churn", "extra", name, build="churn-1", traffic=shadow),
     )
@@ -69,7 +71,9 @@ def second(name: str) -> str:
     return document(
         environment(name, quota={"pods": 50}),
         build("churn-1", "churn"),
+        candidate("churn", name),
         build("fraud-1", "fraud"),
+        candidate("fraud", name),
         variation("churn", "default", name, build="churn-1", memory="2Gi"),
         variation("fraud", "default", name, build="fraud-1"),
     )
@@ -84,8 +88,8 @@ class Scenario(NamedTuple):
 
 
 SCENARIOS = {
-    # the inventory and its namespace, 16 objects
-    "first": Scenario(None, first, 18),
+    # the inventory and its namespace, 17 objects
+    "first": Scenario(None, first, 19),
     # 3 objects changed, 6 new, 5 deleted, the inventory narrowed
     "second": Scenario(first, second, 15),
 }
@@ -193,7 +197,7 @@ def test_a_server_that_is_killed_during_a_run_ends_it_with_3_and_is_started_agai
     assert "Not everything is as the specs ask for; the next run goes on from here." in run.out
     assert not run.err
 
-    started = plane.reconcile("up")
+    started = plane.reconcile("up", "--only-api")
     assert started.out.startswith("The embedded data plane is up (process ")
     completed = plane.reconcile()
     assert completed.code == 0, completed.text

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -117,7 +118,9 @@ def private_model(name: str, repository: str) -> str:
     """A model whose code is in a private repository, and which is built from a branch."""
     where = {"git_uri": f"{repository}#churn", "git_branch": "main", "git_access_token_secret": "models-token"}
     return document(
-        environment(name), build("churn-1", "churn", **where), variation("churn", "default", name, build="churn-1")
+        environment(name),
+        build("churn-1", "churn", environment=name, **where),
+        variation("churn", "default", name, build="churn-1"),
     )
 
 
@@ -239,7 +242,7 @@ def test_a_kubeconfig_that_is_wrong_is_not_quoted(plane: Plane, name: str, witne
     wrong = plane.folder / "wrong"
     wrong.write_bytes(KUBECONFIGS[why])
     assert witness.run("--kubeconfig", wrong) == 3
-    assert f"! environment {name}: " in witness.page
+    assert re.search(rf"! environments? (elsewhere, )?{name}: ", witness.page)
     witness.did_not_see(OTHER_TOKEN)
 
 
