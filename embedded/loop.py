@@ -62,7 +62,7 @@ class Cluster:
     def create(self, resource: str, namespace: str, obj: Object) -> Object | None:
         """A new object (`metadata.name`, or `generateName`), as it was stored; None where it exists already."""
         target = self._target(resource, namespace, "")
-        body = {"apiVersion": target.kind.api_version, "kind": target.kind.kind, **obj}
+        body = {"apiVersion": target.kind.api_version, "kind": target.kind.kind, **orjson.loads(orjson.dumps(obj))}
         try:
             answer = self._objects.create(target, body, self._options, [])
         except StatusError as refused:

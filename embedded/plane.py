@@ -45,8 +45,8 @@ class DataPlane:
     async def stop(self) -> None:
         """Pods end in their grace period, or within seconds. The objects stay as they are."""
         if self._node is not None and self._gateway is not None:
+            await self._gateway.stop()  # first: the node ends everything that is still there
             await self._node.stop()
-            await self._gateway.stop()
             self._subnet.close()
         self._loop.stop()
 

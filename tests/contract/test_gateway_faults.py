@@ -177,7 +177,8 @@ def works(space: Space) -> bool:
     try:
         with closing(space.connect()) as connection:
             connection.request("GET", "/")
-            return connection.getresponse().status == 200
+            with connection.getresponse() as response:
+                return response.status == 200
     except OSError:
         return False
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedded.gateway.hostnames import covers, intersection, precision
@@ -30,6 +30,7 @@ def test_the_narrower_hostname_is_what_two_share(one: str, other: str, shared: s
     assert intersection(one, other) == intersection(other, one) == shared
 
 
+@settings(deadline=None)
 @given(HOSTNAMES, HOSTNAMES, LABELS)
 def test_what_two_share_covers_exactly_what_both_cover(one: str, other: str, name: str) -> None:
     shared = intersection(one, other)

@@ -58,7 +58,7 @@ def taken(made: list[Object], path: str, method: str, headers: dict[str, str]) -
     return ""
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(MATCHES, min_size=1, max_size=8),
     st.sampled_from(["/", "/a", "/ab", "/a/b", "/a/b/c"]),
