@@ -28,14 +28,14 @@ def _parser() -> argparse.ArgumentParser:
 
     fetch = commands.add_parser("fetch", help="write the code of a repository at one commit to a folder")
     fetch.add_argument("--repository", required=True, metavar="URL")
-    fetch.add_argument("--into", required=True, type=Path, metavar="FOLDER")
+    fetch.add_argument("--into", required=True, type=_path, metavar="FOLDER")
     fetch.add_argument("--commit", help="its full id; without it nothing is fetched")
-    fetch.add_argument("--credentials", type=Path, metavar="FOLDER", help="token [and username], or ssh-privatekey")
-    fetch.add_argument("--copy-runtime", type=Path, metavar="FOLDER", help="also leave a copy of this program there")
-    fetch.add_argument("--result", type=Path, default=RESULT, metavar="FILE")
+    fetch.add_argument("--credentials", type=_path, metavar="FOLDER", help="token [and username], or ssh-privatekey")
+    fetch.add_argument("--copy-runtime", type=_path, metavar="FOLDER", help="also leave a copy of this program there")
+    fetch.add_argument("--result", type=_path, default=RESULT, metavar="FILE")
 
     build = commands.add_parser("build", help="make an artifact of fetched code, test it, and store it")
-    build.add_argument("--code", required=True, type=Path, metavar="FOLDER", help="what `fetch` wrote")
+    build.add_argument("--code", required=True, type=_path, metavar="FOLDER", help="what `fetch` wrote")
     build.add_argument("--folder", default="", help="the model's folder in it; default: the code's own")
     build.add_argument("--main-dir", default="main", metavar="FOLDER", help="the model's package in its folder")
     build.add_argument("--dependencies", metavar="FILE", help="requirements.txt, pyproject.toml or a conda file")
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     validate = build.add_mutually_exclusive_group()
     validate.add_argument("--validate-timeout", type=int, default=120, metavar="SECONDS")
     validate.add_argument("--no-validate", dest="validate", action="store_false", help="do not try the artifact")
-    build.add_argument("--result", type=Path, default=RESULT, metavar="FILE")
+    build.add_argument("--result", type=_path, default=RESULT, metavar="FILE")
 
     serve = commands.add_parser("serve", help="answer predictions of a build")
     serve.add_argument("--port", type=int, default=8080)
@@ -53,17 +53,20 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--timeout-ms", type=int, default=5000, help="for one prediction")
     serve.add_argument("--max-batch-size", type=int, default=1)
     serve.add_argument("--preload", action="store_true", help="load the model once, before the workers are made")
-    serve.add_argument(
-        "--shadow", action="store_true", help="what comes are copies: the inference log says so"
-    )
+    serve.add_argument("--shadow", action="store_true", help="what comes are copies: the inference log says so")
 
     copy = commands.add_parser("copy", help="leave a copy of this program, with what it imports, in a folder")
-    copy.add_argument("--into", required=True, type=Path, metavar="FOLDER")
+    copy.add_argument("--into", required=True, type=_path, metavar="FOLDER")
 
     resolve = commands.add_parser("resolve", help="say of requests which audience they belong to")
     resolve.add_argument("--port", type=int, default=8080)
-    resolve.add_argument("--audiences", required=True, type=Path, metavar="FILE")
+    resolve.add_argument("--audiences", required=True, type=_path, metavar="FILE")
     return parser
+
+
+def _path(text: str) -> Path:
+    # What is started with it runs in folders of its own.
+    return Path(text).absolute()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -65,5 +66,5 @@ def unpack(archive: Path, into: Path) -> None:
             tar.extractall(into, filter="data")
     except tarfile.FilterError as error:
         raise ArtifactError(f"it has a file that cannot be unpacked: {error}") from error
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise ArtifactError(f"it is no archive: {error}") from error

@@ -65,6 +65,8 @@ class Task(NamedTuple):
 def _task(environ: Mapping[str, str]) -> Task:
     try:
         parameters = json.loads(environ.get("TRUEUP_PARAMETERS") or "{}")
+        if not isinstance(parameters, dict):
+            raise ValueError("TRUEUP_PARAMETERS is no JSON object")
         build_id, model = environ["TRUEUP_BUILD_ID"], environ["TRUEUP_MODEL"]
         storage = open_storage(environ["TRUEUP_OBJECT_STORAGE"])
         return Task(build_id, model, environ["TRUEUP_ENVIRONMENT"], environ["TRUEUP_COMMIT"], parameters, storage)
@@ -129,10 +131,15 @@ def _build(task: Task, options: argparse.Namespace, log: Log, clock: Clock) -> B
     _check_folders(options)
     with log.step("environment: resolving the dependencies"):
         environment = environments.prepare(_dependencies(options, log), log)
+    with log.step("packages: writing them to the storage"):
+        # Before any code of the model runs: it can write to them, and others get the same ones.
+        packages = environments.store(environment, task.storage)
     with TemporaryDirectory(prefix=".build-", dir=options.code.parent) as scratch:
         made = _make(options, log, environment, Path(scratch))
-        with log.step("storage: writing the artifact and its environment"):
-            packages = environments.store(environment, task.storage)
+        if file := environments.changed(environment):
+            message = f"the packages are not as they were installed any more: {file}; a model must not write to them"
+            raise Failure("packages", message, Exit.MODEL)
+        with log.step("storage: writing the artifact"):
             key = records.artifact_key(task.model, task.build_id, made.sha256)
             task.storage.create(key, made.archive)
             artifact = StoredFile(key, made.sha256, made.archive.stat().st_size)
@@ -178,6 +185,7 @@ def _make(options: argparse.Namespace, log: Log, environment: Environment, scrat
     with log.step("build: running build() of the model"):
         arguments = [str(artifact), options.folder, options.main_dir]
         trained = steps.run("train", arguments, step="build", code=Exit.MODEL, hint=lambda said: _hint(said, options))
+        _check_size(trained)
         for name, value in trained["metrics"].items():
             log.say(f"    {name} = {value!r}")
     description = {
@@ -200,6 +208,18 @@ def _make(options: argparse.Namespace, log: Log, environment: Environment, scrat
     else:
         log.say("the artifact is not validated, as the spec says")
     return _Made(archive, digest_of_file(archive), trained["metrics"], trained["parameters"], trained["schema"], tests)
+
+
+def _check_size(trained: Mapping[str, Any]) -> None:
+    sizes = {what: len(json.dumps(trained[what], ensure_ascii=False).encode("utf-8", "replace")) for what in trained}
+    if sum(sizes.values()) > records.LIMIT:
+        told = ", ".join(f"{what} {size} bytes" for what, size in sizes.items())
+        raise Failure(
+            "build",
+            f"the build's record would be too large ({told}; {records.LIMIT} together are the most): "
+            "log_file() and log_data() keep what is large",
+            Exit.MODEL,
+        )
 
 
 def _test(options: argparse.Namespace, log: Log, steps: _Steps, artifact: Path) -> Tests | None:
@@ -296,8 +316,7 @@ class _Steps:
 
 def _environment_variables(environment: Environment) -> dict[str, str]:
     """Those of this process: a spec's `env_vars` are among them."""
-    # PYTHONPATH is where our own modules are. And what is compiled now is packed: serving starts the faster.
-    not_theirs = ("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE")
+    not_theirs = ("PYTHONPATH", "PYTHONHOME")  # where our own modules are
     theirs = {name: value for name, value in os.environ.items() if name not in not_theirs}
     return theirs | {
         "PATH": f"{environment.folder / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",

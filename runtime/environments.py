@@ -19,6 +19,7 @@ import shutil
 import sysconfig
 import tarfile
 import venv
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -115,7 +116,8 @@ def store(environment: Environment, storage: ObjectStorage) -> StoredFile:
 def restore(storage: ObjectStorage, packages: StoredFile) -> Environment:
     """The environment of a build (`BuildRecord.packages`), from this machine or else from the storage.
 
-    Raises RestoreError where it was made for another Python; StorageError, Corrupt where it is damaged; OSError.
+    Raises RestoreError where it was made for another Python or cannot be unpacked; StorageError, Corrupt where it is
+    damaged; OSError.
     """
     environment = _environment(records.digest_of(packages.key))
     with _being_made(environment) as is_new:
@@ -124,8 +126,11 @@ def restore(storage: ObjectStorage, packages: StoredFile) -> Environment:
             with TemporaryDirectory(prefix=".pack-", dir=environment.folder.parent) as scratch:
                 archive = Path(scratch) / "environment.tar.gz"
                 storage.download(packages.key, archive, packages.sha256)
-                with tarfile.open(archive) as tar:
-                    tar.extractall(environment.folder, filter="data")
+                try:
+                    with tarfile.open(archive) as tar:
+                        tar.extractall(environment.folder, filter="data")
+                except (tarfile.TarError, EOFError, zlib.error) as error:
+                    raise RestoreError(f"{packages.key} cannot be unpacked: {error}") from error
     return environment
 
 
@@ -150,13 +155,37 @@ def _being_made(environment: Environment) -> Iterator[bool]:
     folder = environment.folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _alone(environment):
-        if (folder / _COMPLETE).exists():
+        if changed(environment) == "":
             yield False
             return
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, symlinks=True, with_pip=False)
         yield True
-        (folder / _COMPLETE).touch()
+        (folder / _COMPLETE).write_text("".join(sorted(_files(folder))), "utf-8", "surrogateescape")
+
+
+def changed(environment: Environment) -> str | None:
+    """A file that is not as it was installed, "" where all are; None where the environment is not complete.
+
+    Model code can write to its environment, and others may get the same one.
+    """
+    try:
+        installed = (environment.folder / _COMPLETE).read_text("utf-8", "surrogateescape").splitlines(keepends=True)
+    except FileNotFoundError:
+        return None
+    differ = set(installed).symmetric_difference(_files(environment.folder))
+    return min(line.partition("\t")[0] for line in differ) if differ else ""
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """A line for each file: its path, and what a write to it changes. What Python compiled for itself is left out."""
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        for name in names:
+            if name != _COMPLETE:
+                path = os.path.join(where, name)  # noqa: PTH118 - for thousands of files, pathlib takes most of the time
+                stat = os.lstat(path)
+                yield f"{os.path.relpath(path, folder)}\t{stat.st_size} {stat.st_mtime_ns} {stat.st_mode}\n"
 
 
 def _digest(lock: str, cwd: Path, log: Log) -> str:

@@ -84,7 +84,15 @@ class _Uv:
     def install(self, lock: str, python: Path, cwd: Path) -> None:
         with TemporaryDirectory(prefix="trueup-lock-") as scratch:
             file = _written(Path(scratch) / "lock.txt", [lock])
-            self._run("install", "--quiet", "--no-deps", f"--python={python}", f"--requirements={file}", cwd=cwd)
+            self._run(
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--compile-bytecode",
+                f"--python={python}",
+                f"--requirements={file}",
+                cwd=cwd,
+            )
 
     def _run(self, *arguments: str, cwd: Path) -> None:
         ended = run([self._program, "pip", *arguments], log=self._log, cwd=cwd, env=self._environment)

@@ -52,13 +52,14 @@ def run(
     env: Mapping[str, str],
     timeout_s: float | None = None,
 ) -> Ended:
-    """Runs a program to its end, or for `timeout_s` seconds. What it leaves running is ended with it.
+    """Runs a program to its end, or for `timeout_s` seconds. What it leaves running is ended with it, but for what
+    has begun a session of its own: that ends with the container, and is not waited for.
 
     Raises OSError where it cannot be started.
     """
     kills = _memory_kills()
     # A group of its own, so that what it started is ended too; the same session, which whoever runs us may end.
-    with subprocess.Popen(  # noqa: S603 - the callers' argument lists are fixed
+    process = subprocess.Popen(  # noqa: S603 - the callers' argument lists are fixed
         [str(argument) for argument in arguments],
         cwd=cwd,
         env=dict(env),
@@ -66,18 +67,19 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         process_group=0,
-    ) as process:
-        assert process.stdout is not None
-        tail: list[str] = []
-        reader = threading.Thread(target=_pass_on, args=(process.stdout, log, tail), daemon=True)
-        reader.start()
-        try:
-            status: int | None = process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            status = None
-        finally:
-            _end(process)
-            reader.join(_GRACE)  # not for ever: what left the group may hold the pipe open
+    )
+    assert process.stdout is not None
+    tail: list[str] = []
+    # The thread closes the pipe: nobody else can while it reads, and what left the group may hold it open for ever.
+    reader = threading.Thread(target=_pass_on, args=(process.stdout, log, tail), daemon=True)
+    reader.start()
+    try:
+        status: int | None = process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        status = None
+    finally:
+        _end(process)
+        reader.join(_GRACE)
     return Ended(status, "".join(tail), status == -signal.SIGKILL and _memory_kills() > kills)
 
 
@@ -118,13 +120,14 @@ def _memory_kills() -> int:
 
 def _pass_on(stream: IO[bytes], log: Log, tail: list[str]) -> None:
     kept = 0
-    for line in iter(lambda: stream.readline(_LINE), b""):
-        text = line.decode("utf-8", "replace")
-        log.say(text)
-        tail.append(text)
-        kept += len(text)
-        while kept > _TAIL and len(tail) > 1:
-            kept -= len(tail.pop(0))
+    with stream:
+        for line in iter(lambda: stream.readline(_LINE), b""):
+            text = line.decode("utf-8", "replace")
+            log.say(text)
+            tail.append(text)
+            kept += len(text)
+            while kept > _TAIL and len(tail) > 1:
+                kept -= len(tail.pop(0))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -18,6 +18,10 @@ from typing import Any
 
 FORMAT = 1
 
+#: Bytes that what a model leaves beside its artifact (metrics, parameters, schema) may have as JSON: it is read whole,
+#: often and by many.
+LIMIT = 1 << 20
+
 
 class RecordError(Exception):
     """A record that cannot be read: which one, and why."""

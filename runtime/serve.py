@@ -13,13 +13,13 @@ import argparse
 import os
 import shutil
 import sys
-import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
 
+from runtime import artifacts
 from runtime.environments import RestoreError, cache_folder, restore
 from runtime.exits import Exit, Failure
 from runtime.processes import interruptible
@@ -102,10 +102,9 @@ def fetch_artifact(storage: ObjectStorage, artifact: StoredFile) -> Path:
         except NotFound as error:
             raise Failure(_STEP, f"{error}, though the build's record names it", Exit.ARTIFACT) from error
         try:
-            with tarfile.open(archive) as tar:
-                tar.extractall(unpacked, filter="data")  # nothing outside of the folder, no devices, no foreign owners
-        except (tarfile.TarError, EOFError) as error:
-            raise Failure(_STEP, f"{artifact.key} is no archive: {error}", Exit.ARTIFACT) from error
+            artifacts.unpack(archive, unpacked)
+        except artifacts.ArtifactError as error:
+            raise Failure(_STEP, f"{artifact.key}: {error}", Exit.ARTIFACT) from error
         archive.unlink()
         try:
             unpacked.rename(folder)

@@ -138,26 +138,8 @@ def _connection_manager(name: str, filters: Mapping[str, Object], routes: Path) 
             "headers_with_underscores_action": "ALLOW",
         },
         "request_headers_timeout": "30s",
-        "http_filters": [*filters.values(), _TRACE, {"name": "router", "typed_config": router}],
+        "http_filters": [*filters.values(), {"name": "router", "typed_config": router}],
     }
-
-
-def _trace() -> Object:
-    """A `traceparent` for requests that have none: its 24 random bytes are the beginnings of six random UUIDs."""
-    parts = [f"x-trueup-random-{number}" for number in range(6)]
-    beginnings = [f"%REQ({part}):8%" for part in parts]
-    drawn = [
-        {"append": {"header": {"key": part, "value": "%UNIQUE_ID%"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
-        for part in parts
-    ]
-    value = f"00-{''.join(beginnings[:4])}-{''.join(beginnings[4:])}-00"
-    made = {"append": {"header": {"key": "traceparent", "value": value}, "append_action": "ADD_IF_ABSENT"}}
-    mutations = [*drawn, made, *({"remove": part} for part in parts)]
-    config = typed("extensions.filters.http.header_mutation.v3.HeaderMutation")
-    return {"name": "trace", "typed_config": config | {"mutations": {"request_mutations": mutations}}}
-
-
-_TRACE = _trace()
 
 
 # --- what it is started with -------------------------------------------------------------------------------------

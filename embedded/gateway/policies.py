@@ -113,6 +113,7 @@ def security_filter(security: Security) -> Object:
             "encode_raw_headers": True,  # or octets that are no UTF-8 become "!"
             "clear_route_cache": security.recompute,
             "failure_mode_allow": security.fail_open,
+            "status_on_error": {"code": 503},  # nobody is forbidden anything: the service is away, and comes back
         },
     }
 

@@ -24,6 +24,9 @@ _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _UNSAFE = re.compile(r"[^ -~]")
 
+#: Characters of a header that a worker is told. A frame's text has no room for two of 64 KiB.
+_TOLD = 1024
+
 #: Seconds after which a caller may try again.
 _RETRY_AFTER = "1"
 
@@ -121,8 +124,8 @@ class _Prediction:
         self._sampled = server.journal is not None and server.journal.is_sampled()
         self._body = body if self._sampled else b""
         self._time = log.timestamp(log.now()) if self._sampled else ""
-        adapter = head.header(b"adapter-name")
-        text = f"{trace.request_id}\n{trace.trace_id}\n{head.header(b'content-type')}\n{adapter}"
+        content_type, adapter = (head.header(name)[:_TOLD] for name in (b"content-type", b"adapter-name"))
+        text = f"{trace.request_id}\n{trace.trace_id}\n{content_type}\n{adapter}"
         self._task = Task(kind, text, body, self._finish)
 
     def begin(self) -> bool:
@@ -172,11 +175,9 @@ class _Prediction:
             "duration_ms": round(seconds * 1000, 3),
             "shadow": identity.shadow,
         }
-        if self._task.notes:
-            known["logged"] = json.loads(self._task.notes)
         if excluded := self._server.pool.hello.exclude_columns:
             known["exclude_columns"] = list(excluded)
-        journal.record(known, self._body, answer)
+        journal.record(known, self._body, answer, self._task.notes)
 
 
 class Server(_Application):
@@ -199,7 +200,9 @@ class Server(_Application):
         self.journal = journal
         self.clock = time.perf_counter  # the loop's own has milliseconds
         model = identity.model
-        own = ["", f"/versions/{identity.short}", f"/versions/{identity.build_id}"]
+        # A route leads to one variation by its name; who knows the build may name that.
+        versions = (identity.variation, identity.short, identity.build_id)
+        own = ["", *(f"/versions/{version}" for version in versions)]
         self._predictions = {f"/v2/models/{model}{version}/infer": frames.INFER for version in own}
         self._predictions |= {f"/v1/{model}/predict": frames.PREDICT}
         self._predictions |= {f"/v1/{model}/{identity.variation}/predict": frames.PREDICT}

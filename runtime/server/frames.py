@@ -31,7 +31,8 @@ FORK = 20  #: with it comes the socket of the new worker
 LOADED = 21  #: ask me to fork
 
 # From the front to the recorder
-RECORD = 30  #: number: length of the input; text: JSON, what is known of the request; body: input and output
+#: text: the lengths of the body's parts; body: JSON, what is known of the request; input; output; what was logged of it
+RECORD = 30
 # From the recorder to the front
 RECORDED = 31  #: body: JSON, counts since the last such frame
 

@@ -17,7 +17,7 @@ from runtime.server import frames, log
 
 #: Bytes that may be on their way to the recorder.
 _BACKLOG = 8 * 1024 * 1024
-#: A larger body is left out of its record, which says how large it was.
+#: A larger body is left out of its record, which says how large it was; so is what the model logged itself.
 _BODY_LIMIT = 256 * 1024
 #: Seconds that records are collected for before they are sent: one system call for many.
 _COLLECT = 0.05
@@ -55,12 +55,14 @@ class Journal:
         """Whether the next prediction is recorded."""
         return self._ratio > 0 and random.random() < self._ratio  # noqa: S311 - a sample, and no secret
 
-    def record(self, known: Mapping[str, Any], body: bytes, answer: bytes) -> None:
-        """One prediction; bodies are as they were received and sent."""
+    def record(self, known: Mapping[str, Any], body: bytes, answer: bytes, notes: bytes = b"") -> None:
+        """One prediction. Bodies are as they were received and sent; `notes`: what the model logged of it, as JSON."""
         sizes = {"input_bytes": len(body), "output_bytes": len(answer)}
-        body = body if len(body) <= _BODY_LIMIT else b""
-        answer = answer if len(answer) <= _BODY_LIMIT else b""
-        frame = frames.pack(frames.RECORD, len(body), json.dumps({**known, **sizes}), body + answer)
+        if notes:
+            sizes["logged_bytes"] = len(notes)
+        told = json.dumps({**known, **sizes}).encode()
+        parts = [told, *(part if len(part) <= _BODY_LIMIT else b"" for part in (body, answer, notes))]
+        frame = frames.pack(frames.RECORD, 0, " ".join(str(len(part)) for part in parts), b"".join(parts))
         if self._pending_bytes + len(frame) > _BACKLOG or self._is_behind():
             self.counts["dropped"] += 1
             return

@@ -28,6 +28,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import accumulate, pairwise
 from typing import Any
 
 from runtime.server import frames, log
@@ -129,6 +130,11 @@ def _without(value: Any, excluded: frozenset[str]) -> Any:
     return {name: _without(item, excluded) for name, item in value.items() if name not in excluded}
 
 
+def _parts(frame: frames.Frame) -> list[bytes]:
+    ends = list(accumulate(map(int, frame.text.split()), initial=0))
+    return [frame.body[start:end] for start, end in pairwise(ends)]
+
+
 class Recorder:
     """Fills segments, and has a thread write them."""
 
@@ -170,7 +176,10 @@ class Recorder:
         self._thread.join(_ENDING)
 
     def _take(self, frame: frames.Frame, now: float) -> None:
-        known = json.loads(frame.text)
+        told, body, answer, notes = _parts(frame)
+        known = json.loads(told)
+        if notes:
+            known["logged"] = json.loads(notes)
         hour = known["time"][:13]
         if self._segment is not None and (self._segment.hour != hour or self._segment.is_full(now)):
             self._seal()
@@ -178,7 +187,6 @@ class Recorder:
             key = self._source.key(datetime.fromisoformat(known["time"]), self._sequence)
             self._segment = Segment(key, hour, now)
             self._sequence += 1
-        body, answer = frame.body[: frame.number], frame.body[frame.number :]
         self._segment.add(line(known, body, answer, frozenset(known.get("exclude_columns", ()))))
 
     def _seal(self) -> None:

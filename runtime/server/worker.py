@@ -169,6 +169,8 @@ class _Worker:
             "sample_ratio": api.sample_ratio if api.analytics else 0.0,
             "exclude_columns": sorted(api.exclude_columns),
         }
+        # A process that the model forks would keep the socket open when this one dies, and read from it beside us.
+        os.register_at_fork(after_in_child=lambda: os.close(self._front.detach()))
         self._send(frames.READY, os.getpid(), "", json.dumps(hello).encode())
         self._flush()
         stream = cast(IO[bytes], self._front.makefile("rb", buffering=65_536))

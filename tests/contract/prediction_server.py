@@ -57,6 +57,9 @@ class Obedient(Model):
             sys.exit(order["exit"])
         if "nan" in order:
             return {"nan": float("nan"), "infinity": float("inf")}
+        if "fork" in order and os.fork() == 0:
+            time.sleep(order["fork"])
+            os._exit(0)
         if "die" in order:
             os.kill(os.getpid(), 9)
         if "object" in order:

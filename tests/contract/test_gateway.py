@@ -440,10 +440,9 @@ def test_ids_are_passed_on_or_made(space: Space) -> None:
     assert said.headers["x-request-id"] == "mine"
     seen = [space.get("/").told["headers"] for _ in range(2)]
     assert seen[0]["x-request-id"] != seen[1]["x-request-id"]
-    version, of_trace, of_span, flags = seen[0]["traceparent"].split("-")
-    assert (version, len(of_trace), len(of_span), flags) == ("00", 32, 16, "00")
-    assert int(of_trace, 16)
-    assert of_trace != seen[1]["traceparent"].split("-")[1]
+    assert "traceparent" not in seen[0], (
+        "the server makes one: here, it would cost each request a tenth of a millisecond"
+    )
     assert not [name for name in seen[0] if name.startswith(("x-trueup-", "x-envoy-"))]
 
 
@@ -561,7 +560,7 @@ def test_without_a_resolver_requests_pass_only_where_the_policy_wants_it(space: 
     space.security_policy("open", "resolver", failOpen=True)
     assert [space.get(path).status for path in ("/closed", "/open")] == [200, 200]
     space.endpoints("resolver")
-    eventually(lambda: space.get("/closed").status == 403)
+    eventually(lambda: space.get("/closed").status == 503)
     assert space.get("/open").status == 200
     space.plane.delete("services", space.name, "resolver")
     eventually(lambda: space.get("/closed").status == 500)

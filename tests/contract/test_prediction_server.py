@@ -185,6 +185,16 @@ def test_the_server_tells_of_itself_its_health_and_its_model(server: PredictionS
         assert server.ask("GET", f"{path}/ready").status == 200
 
 
+def test_a_version_is_the_variation_or_its_build(server: PredictionServer) -> None:
+    body = {"inputs": [{"name": "values", "shape": [2], "datatype": "INT64", "data": [1, 2]}]}
+    for version in (VARIATION, server.build_id, server.build_id[:8]):
+        place = f"/v2/models/{MODEL}/versions/{version}"
+        assert server.ask("GET", f"{place}/ready").status == 200
+        assert server.ask("GET", place).json["name"] == MODEL
+        assert server.ask("POST", f"{place}/infer", body).status == 200
+    assert server.ask("GET", f"/v2/models/{MODEL}/versions/another/ready").status == 404
+
+
 def test_infer_takes_tensors_and_answers_tensors(server: PredictionServer) -> None:
     tensor = {"name": "values", "shape": [3], "datatype": "INT64", "data": [1, 2, 3]}
     request = {"id": "i-1", "inputs": [tensor], "outputs": [{"name": "output-0"}]}
@@ -314,6 +324,23 @@ def test_the_log_has_each_prediction_without_its_excluded_columns(
     assert found[2]["input_bytes"] == 7
     (key,) = storage.list(f"inferences/environment=production/model={MODEL}/variation=logged/")
     assert re.search(r"/date=\d{4}-\d\d-\d\d/hour=\d\d/screening-main-0-[0-9a-f]{8}-0\.jsonl\.gz$", key)
+
+
+@pytest.mark.parametrize(("length", "kept"), [(100_000, True), (1_000_000, False)])
+def test_what_a_model_logs_itself_is_in_the_record_unless_it_is_too_large(
+    storage: FileStorage, folder: Path, length: int, kept: bool
+) -> None:
+    source = OBEDIENT.replace("def predict(self, order):", "def predict(self, order, analytics_logger):").replace(
+        'if "sleep" in order:', 'analytics_logger.log("n" * order["log"])\n        if "sleep" in order:'
+    )
+    build_id = store_build(storage, folder / f"logger-{length}", source + f"\n# {length}\n")
+    variation = f"noted-{length}"
+    with PredictionServer(storage, folder, build_id, "--workers=1", environ={"TRUEUP_VARIATION": variation}) as server:
+        assert server.predict({"log": length, "values": [1]}).status == 200
+        assert server.stop() == 0
+    (record,) = records(storage, variation)
+    assert record.get("logged") == (["n" * length] if kept else None)
+    assert record["logged_bytes"] == length + 4
 
 
 def test_a_shadow_takes_copies_for_every_variation_and_its_log_says_what_it_is(

@@ -147,6 +147,17 @@ def test_the_only_worker_may_die_and_what_waits_is_answered_by_the_next(
         assert [future.result().json["sum"] for future in waiting] == [0, 1, 2]
 
 
+def test_a_worker_that_dies_is_missed_at_once_though_a_process_that_it_forked_lives_on(
+    start: Callable[..., PredictionServer],
+) -> None:
+    with start("--workers=1", "--timeout-ms=8000") as server:
+        began = time.monotonic()
+        answer = server.predict({"fork": 10, "die": True})
+        assert answer.headers["x-exception-class"] == "WorkerDied"
+        assert server.predict({"values": [1]}).json["sum"] == 1
+        assert time.monotonic() - began < 4
+
+
 def test_a_model_that_dies_of_every_request_is_started_again_more_and_more_slowly(
     start: Callable[..., PredictionServer],
 ) -> None:

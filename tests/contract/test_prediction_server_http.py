@@ -149,6 +149,15 @@ def test_headers_that_are_too_large_are_refused(server: PredictionServer, header
     assert json.loads(received.partition(b"\r\n\r\n")[2])["message"]
 
 
+@pytest.mark.parametrize("name", ["Content-Type", "Adapter-Name"])
+def test_a_long_header_that_workers_are_told_of_kills_none_of_them(server: PredictionServer, name: str) -> None:
+    # In UTF-8 it is twice as long, which is more than a frame's text holds.
+    header = f"{name}: ".encode() + b"\xe9" * 60_000 + b"\r\nConnection: close\r\nContent-Length: %d" % len(BODY)
+    received = server.raw(b"POST %b HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n%b" % (PREDICT.encode(), header, BODY))
+    assert statuses(received) in ([200], [415])
+    assert server.metric("trueup_worker_replacements_total", reason="died") == 0
+
+
 def test_a_header_without_end_takes_no_memory(server: PredictionServer) -> None:
     with socket.create_connection(("127.0.0.1", server.port), 5) as client:
         client.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: a\r\nX-Endless: ".encode())

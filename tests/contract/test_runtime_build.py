@@ -217,6 +217,11 @@ def test_the_artifact_has_the_model_its_code_and_its_description(build: Builder,
     assert records.packages_key(described["environment"]) == outcome.record.packages.key
 
 
+def test_folders_may_be_named_from_where_one_stands(build: Builder) -> None:
+    outcome = build(GOOD, "--code=workspace/code", "--result=result")
+    assert outcome.record.tests == records.Tests(passed=2, failed=0, skipped=0)
+
+
 def test_a_build_that_is_finished_is_answered_from_its_record(build: Builder) -> None:
     first = build(GOOD)
     again = build({"main/model.py": "raise RuntimeError('it must not be imported')"})
@@ -340,6 +345,13 @@ def test_code_that_fails_says_what_and_where(build: Builder, model: str, told: s
     assert list(outcome.storage.list("builds/")) == [outcome.result["log"]]
 
 
+def test_what_is_too_large_for_a_record_fails_the_build_and_is_named(build: Builder) -> None:
+    outcome = build(with_build("from runtime.model import log_param\nlog_param('report', 'x' * 2_000_000)"))
+    assert outcome.code == Exit.MODEL
+    assert "parameters 2000014 bytes" in outcome.error["message"]
+    assert list(outcome.storage.list("builds/")) == [outcome.result["log"]]
+
+
 def test_each_failed_attempt_keeps_its_log(build: Builder) -> None:
     for number in (1, 2):
         outcome = build(with_build("raise ValueError"))
@@ -388,6 +400,19 @@ def test_tests_that_cannot_be_imported_fail_the_build(build: Builder) -> None:
     outcome = build(GOOD | {"tests/test_adder.py": "import nothing_of_this_name"})
     assert outcome.code == Exit.ARTIFACT
     assert "No module named 'nothing_of_this_name'" in outcome.error["message"]
+
+
+def test_a_model_that_writes_to_its_packages_fails_and_the_next_build_does_not_see_it(build: Builder, tmp_path: Path):
+    poison = """import pathlib, uvloop
+pathlib.Path(uvloop.__file__).parent.with_name("evil.py").write_text("x = 1")"""
+    outcome = build(with_build(poison))
+    assert outcome.code == Exit.MODEL
+    assert outcome.error["step"] == "packages"
+    assert "site-packages/evil.py" in outcome.error["message"]
+    asked = """import importlib.util
+assert importlib.util.find_spec("evil") is None"""
+    again = Builder(tmp_path / "again", build.cache)(with_build(asked), TRUEUP_BUILD_ID="c3d4")
+    assert again.code == 0, again.output
 
 
 def test_without_tests_it_is_said(build: Builder) -> None:

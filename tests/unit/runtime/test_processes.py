@@ -83,6 +83,20 @@ def test_what_it_leaves_running_ends_with_it() -> None:
     assert is_gone(int(log.content()))
 
 
+def test_what_begins_a_session_of_its_own_is_not_waited_for() -> None:
+    code = (
+        "import subprocess, sys; "
+        "print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True).pid)"
+    )
+    began = time.monotonic()
+    ended, log = run(code)
+    try:
+        assert ended.status == 0
+        assert time.monotonic() - began < 20
+    finally:
+        os.kill(int(log.content()), signal.SIGKILL)
+
+
 def test_a_signal_becomes_a_failure_and_its_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Failure, match="SIGTERM ended it") as caught, interruptible():
