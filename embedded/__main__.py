@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import ipaddress
 import logging
 import signal
@@ -16,6 +17,7 @@ import uvloop
 
 from embedded.node.addresses import SubnetError
 from embedded.node.leftovers import end_leftovers
+from embedded.node.processes import allow_files
 from embedded.protocol import Connection
 from embedded.security import Credentials, credentials
 from embedded.server import ApiServer, too_large
@@ -26,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code: 0 after a clean stop, 3 where it could not start."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    allow_files()  # each container needs three
     try:
         store = Store(options.data, history=options.history)
     except StoreLockedError as error:
@@ -39,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
         access = credentials(options.data, options.host, _now())
         uvloop.run(_serve(store, access, options))
     except OSError as error:
-        print(f"error: cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)
+        taken = error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES)
+        what = f"listen on {options.host}:{options.port}" if taken else f"serve {options.data}"
+        print(f"error: cannot {what}: {error}", file=sys.stderr)
         return 3
     except SubnetError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -130,6 +130,12 @@ class _Due(NamedTuple):
     key: str
 
 
+def retry_seconds(failures: int) -> float:
+    """When a look that has failed so often in a row is repeated."""
+    # A power that grows for a night of failures is too large for a float, and the last one would be the last look.
+    return min(_RETRY_SECONDS * 2.0 ** min(failures, 10), _RETRY_MOST)
+
+
 class Loop:
     """Runs controllers on the events of a store, in the asyncio loop in which `start` is called."""
 
@@ -198,6 +204,6 @@ class Loop:
         except Exception:  # one object that cannot be handled must not stop the others
             failures = self._failures[due] = self._failures.get(due, 0) + 1
             log.exception("%s could not handle %s", type(due.controller).__name__, due.key)
-            return float(min(_RETRY_SECONDS * 2**failures, _RETRY_MOST))
+            return retry_seconds(failures)
         self._failures.pop(due, None)
         return again

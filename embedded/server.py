@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
@@ -19,6 +21,8 @@ from embedded.registry import Registry
 from embedded.security import Credentials
 from embedded.store import Store
 from embedded.views import View
+
+log = logging.getLogger(__name__)
 
 _TRUE = {"1", "t", "T", "true", "TRUE", "True"}
 _HEALTH = {"/healthz", "/livez", "/readyz"}
@@ -61,6 +65,9 @@ class ApiServer:
             return self._handle(request)
         except StatusError as refused:
             return status_response(refused)
+        except sqlite3.OperationalError as error:  # nothing was written
+            log.error("the store cannot be written: %s", error)
+            return status_response(StatusError(500, "InternalError", f"the store cannot be written: {error}", {}))
 
     def _handle(self, request: Request) -> Response | Stream:
         path = request.path.rstrip("/")

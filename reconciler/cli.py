@@ -257,13 +257,21 @@ def up(
     _write(f"  export KUBECONFIG={(place / 'kubeconfig').resolve()}\n")
 
 
-@app.command(epilog=_epilog("reconcile down", "rm -r .trueup    and forget what it stored", codes="0 it is down"))
+@app.command(
+    epilog=_epilog(
+        "reconcile down", "rm -r .trueup    and forget what it stored", codes="0 it is down, 3 something may still run"
+    )
+)
 def down(*, home: Home = None) -> None:
     """Stops the embedded data plane of this machine and all that it runs. What it stored stays."""
     from reconciler import local
 
     place = _home(home)
-    _write("The embedded data plane is down.\n" if local.down(place) else f"None was up in {place}.\n")
+    try:
+        was_up = local.down(place)
+    except local.LocalError as error:
+        _fail(str(error), code=3)
+    _write("The embedded data plane is down.\n" if was_up else f"None was up in {place}.\n")
 
 
 def main() -> None:

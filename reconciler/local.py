@@ -33,9 +33,10 @@ def up(home: Path, *, only_api: bool = False) -> tuple[int, bool]:
     home = home.absolute()  # the process tells whose it is by this path, wherever the next command is run
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (home / "lock").open("w")
     except OSError as error:
         raise LocalError(f"{home}: {error.strerror}; name another folder with --home") from None
-    with (home / "lock").open("w") as lock:
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two that start at once would each take the other's kubeconfig away
         running = pid(home)
         return (running, False) if running is not None else (_start(home, only_api=only_api), True)
@@ -84,7 +85,8 @@ def down(home: Path) -> bool:
     home = home.absolute()
     running = pid(home)
     if running is None:
-        (home / "pid").unlink(missing_ok=True)
+        with suppress(OSError):  # one that stays names nobody
+            (home / "pid").unlink()
         _end_leftovers(home)
         return False
     _signal(running, signal.SIGTERM)
@@ -102,7 +104,11 @@ def down(home: Path) -> bool:
 def _end_leftovers(home: Path) -> None:
     """What a data plane that was killed had no time to end: it runs on, and nobody looks after it."""
     if (home / "data").is_dir():
-        subprocess.run([*_command(home), "--end-leftovers"], check=False, capture_output=True)  # noqa: S603 - as above
+        command = [*_command(home), "--end-leftovers"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - as above
+        if done.returncode != 0:
+            words = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
+            raise LocalError(f"what {home} started may still run, for nobody could look after it: {words}")
 
 
 def _signal(number: int, sign: signal.Signals) -> None:

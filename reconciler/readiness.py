@@ -87,6 +87,10 @@ def _route(_spec: dict[str, Any], status: dict[str, Any], metadata: dict[str, An
                 continue
             if condition.get("observedGeneration", 0) < metadata.get("generation", 0):
                 return Readiness(State.IN_PROGRESS, f"{name} has not seen the newest version")
+            if condition["status"] == "Unknown":
+                return Readiness(
+                    State.IN_PROGRESS, f"{name}: {condition.get('reason')}: {condition.get('message', '')}"
+                )
             if condition["status"] != good:
                 return Readiness(State.FAILED, f"{name}: {condition.get('reason')}: {condition.get('message', '')}")
     return Readiness(State.CURRENT, "accepted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from embedded.gateway.hostnames import covers, intersection, precision
@@ -61,24 +62,28 @@ class Attachment(NamedTuple):
     refused: Problem | None = None
 
 
-def gates(world: World, addresses: Sequence[str]) -> dict[Key, Gate]:
-    """Our Gateways. Each keeps the address that its status has, others get a free one, the oldest first."""
+def gates(world: World, addresses: Sequence[str], given: Mapping[Key, str] = MappingProxyType({})) -> dict[Key, Gate]:
+    """Our Gateways. Each keeps the address that it was given, or that its status has; others get a free one.
+
+    `given`: what was given before. A status may not say so yet, and the proxy may still listen where a Gateway was.
+    """
     classes = {key.name for key, one in world.classes.items() if one["spec"]["controllerName"] == CONTROLLER} | {CLASS}
     ours = {key: gateway for key, gateway in world.gateways.items() if gateway["spec"]["gatewayClassName"] in classes}
-    taken: dict[str, Key] = {}
+    taken = {address: key for key, address in given.items() if key in ours}
     for key, gateway in oldest_first(ours.items()):
         for address in gateway.get("status", {}).get("addresses", ()):
             if address["value"] in addresses and key not in taken.values():
                 taken.setdefault(address["value"], key)
-    free = iter([address for address in addresses if address not in taken])
-    given = {key: address for address, key in taken.items()}
+    fresh = [address for address in addresses if address not in taken]
+    free = iter(sorted(fresh, key=set(given.values()).__contains__))
+    held = {key: address for address, key in taken.items()}
     found = {}
     for key, gateway in oldest_first(ours.items()):
         refused = None
         if gateway["spec"].get("addresses"):
             address = ""
             refused = Problem("AddressNotUsable", "spec.addresses must be empty: addresses are given by this machine")
-        elif not (address := given.get(key) or next(free, "")):
+        elif not (address := held.get(key) or next(free, "")):
             refused = Problem("AddressNotAssigned", f"all {len(addresses)} addresses are in use by other Gateways")
         sections = tuple(map(_section, gateway["spec"]["listeners"]))
         found[key] = Gate(key, gateway["metadata"].get("generation", 0), address, sections, refused)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 from embedded.gateway.attachment import Attachment, Gate, attachments, gates, owner
@@ -72,12 +73,14 @@ class Configuration(NamedTuple):
     policies: Policies
 
 
-def configure(world: World, addresses: Sequence[str], memo: Memo) -> Configuration:
-    """The configuration for these objects. `addresses` are those that Gateways can have.
+def configure(
+    world: World, addresses: Sequence[str], memo: Memo, given: Mapping[Key, str] = MappingProxyType({})
+) -> Configuration:
+    """The configuration for these objects. `addresses` are those that Gateways can have, `given` who has had which.
 
     The memo compares with what was given the last time, so `world` is a snapshot that nobody changes.
     """
-    ours, told = gates(world, addresses), policies(world)
+    ours, told = gates(world, addresses, given), policies(world)
     ports = {gate.listener(port): Port(gate, port, [], {}) for gate in ours.values() for port in gate.ports}
     # One object that stands for all that matters to every route: to compare it is nothing, to compare that is much.
     around = memo(("around", ""), (ours, told, world.services, world.namespaces), object)

@@ -15,11 +15,14 @@ from embedded.gateway.delivery import Delivery
 from embedded.gateway.envoy import Envoy, find_envoy
 from embedded.gateway.files import Files
 from embedded.gateway.statuses import reports
-from embedded.gateway.world import CLASS, CLASSES, CONTROLLER, World
+from embedded.gateway.world import CLASS, CLASSES, CONTROLLER, Key, World
 from embedded.loop import Cluster
 from embedded.store import Event
 
 log = logging.getLogger(__name__)
+
+#: Seconds after which it is tried again to deliver what could not be: a full disk, for example.
+_RETRY_SECONDS = 2.0
 
 #: How many Gateways one data plane can have.
 _GATEWAYS = 254
@@ -44,6 +47,7 @@ class Gateway:
         self._addresses = [subnet.gateway(index) for index in range(_GATEWAYS)]
         self._world = World()
         self._memo, self._said = Memo(), Memo()
+        self._given: dict[Key, str] = {}  # which address each Gateway has, or had
         folder = data.resolve() / "gateway"
         self._news = asyncio.Event()
         self.envoy = Envoy(data, folder, self._news.set, find_envoy())
@@ -73,7 +77,9 @@ class Gateway:
     def reconcile(self, key: str) -> float | None:  # noqa: ARG002
         """Controller: find out what Envoy should do. The task has it done."""
         world = self._world.snapshot()
-        self._wanted = (world, configure(world, self._addresses, self._memo))
+        wanted = configure(world, self._addresses, self._memo, self._given)
+        self._given |= {key: gate.address for key, gate in wanted.gates.items() if gate.address}
+        self._wanted = (world, wanted)
         self._news.set()
         return None
 
@@ -90,7 +96,8 @@ class Gateway:
                     await self._deliver(*self._wanted)
                 except Exception:  # as with every controller: what cannot be handled must not end all the rest
                     log.exception("the gateway could not be brought up to date")
-                    await asyncio.sleep(1)
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    self._news.set()
 
     async def _deliver(self, world: World, wanted: Configuration) -> None:
         proxy = await self._delivery.deliver(wanted)

@@ -146,7 +146,7 @@ class Envoy:
             since = loop.time()
             try:
                 why = f"Envoy ends again and again: {await self._run()}"
-            except StartError as error:
+            except (StartError, OSError) as error:  # an OSError: a full disk, no file descriptor left
                 why, deaths = str(error), max(deaths, _AT_ONCE)
             deaths = deaths + 1 if loop.time() - since < _LASTING else 1
             if deaths > _AT_ONCE:

@@ -1,6 +1,6 @@
 """The loopback addresses of a data plane: a /16 of 127.0.0.0/8 that no other one on this machine uses.
 
-127.N.0.1 is the node, 127.N.0.2 the gateway's administration, 127.N.1.x are gateways, 127.N.(2..255).x are pods.
+127.N.0.1 is the node, 127.N.1.x are gateways, 127.N.(2..255).x are pods. Every user of the machine can reach them.
 """
 
 from __future__ import annotations
@@ -59,11 +59,6 @@ class Subnet:
     def node(self) -> str:
         """The address of the node itself."""
         return f"127.{self.number}.0.1"
-
-    @property
-    def admin(self) -> str:
-        """The address of the gateway's administration."""
-        return f"127.{self.number}.0.2"
 
     def gateway(self, index: int) -> str:
         """The address of the gateway with this number, from 0 on."""

@@ -38,6 +38,9 @@ _DRAIN = 2.0
 #: How much a pod that ends by itself, like a build, lets others go first: those that serve.
 _BATCH_NICE = 5
 
+#: The exit code of what could not be started at all, as container runtimes have it.
+_NOT_STARTED = 128
+
 #: What a kubelet takes of a log where a container left no message.
 _LOG_LINES, _LOG_BYTES = 80, 2048
 
@@ -128,7 +131,12 @@ class Container:
         crashes = 0
         while (described := await self._described()) is not None:
             begun = self._clock()
-            code = await self._run(described)
+            try:
+                process = self._start(described)
+            except OSError as error:  # a full disk, no file descriptor left: no fault of the container
+                await self._try_again("CreateContainerError", str(error))
+                continue
+            code = await self._run(process) if process is not None else _NOT_STARTED
             if self._stopping or policy == "Never" or (policy == "OnFailure" and code == 0):
                 return
             crashes = 0 if self._clock() - begun >= _RECOVERED else crashes
@@ -200,20 +208,18 @@ class Container:
 
     # While it runs
 
-    async def _run(self, described: Launch) -> int:
-        """Start it, see it through, and give its exit code."""
-        if self._id:  # it ran before
-            self.last = self.state.get("terminated") or self.last
-            self.restarts += 1
+    def _start(self, described: Launch) -> Process | None:
+        """Start it; None where that cannot be. Raises OSError where the machine has no room for it now."""
+        attempt = self.restarts + bool(self._id)
         pod = self._facts.pod
         uid, name = pod["metadata"]["uid"], self.spec["name"]
-        self._id = f"process://{uid}/{name}/{self.restarts}"
-        mark = f"{self._machine.name}/{uid}/{name}/{self.restarts}/"
-        self._forget_log(self.restarts - 2)
-        log = LogWriter(self._place.log(self.restarts), self._machine.clock)
+        mark = f"{self._machine.name}/{uid}/{name}/{attempt}/"
+        self._forget_log(attempt - 2)
+        log = LogWriter(self._place.log(attempt), self._machine.clock)
         limit = self.spec.get("resources", {}).get("limits", {}).get("memory")
         memory = int(parse_quantity(limit)) if limit is not None else None
         started_at = timestamp(self._machine.clock())
+        refused = ""
         try:
             process = processes.start(
                 described.argv,
@@ -226,12 +232,20 @@ class Container:
                 on_end=self._machine.records.remove,
             )
         except StartError as error:
-            log.handed_over()
+            refused = str(error)
             log.close()
-            self._machine.event(pod, "Failed", f"Error: {error}", warning=True)
-            self._finish("StartError", 128, str(error), "1970-01-01T00:00:00Z")
-            return 128
-        log.handed_over()
+        except OSError:
+            log.close()
+            raise
+        finally:
+            log.handed_over()
+        if self._id:  # it ran before
+            self.last = self.state.get("terminated") or self.last
+        self._id, self.restarts = f"process://{uid}/{name}/{attempt}", attempt
+        if refused:
+            self._machine.event(pod, "Failed", f"Error: {refused}", warning=True)
+            self._finish("StartError", _NOT_STARTED, refused, "1970-01-01T00:00:00Z")
+            return None
         self._machine.records.add(process)
         self._machine.logs[self._id] = log
         self._process, self._launch, self._ending, self._out_of_memory = process, described, None, False
@@ -240,13 +254,18 @@ class Container:
         self.state = {"running": {"startedAt": started_at}}
         self._machine.event(pod, "Started", f"Started container {name}: a process of this machine, not its image")
         self._changed()
-        care = asyncio.create_task(self._care(mark))
+        return process
+
+    async def _run(self, process: Process) -> int:
+        """See it through, and give its exit code."""
+        log, started_at = self._machine.logs[self._id], self.state["running"]["startedAt"]
+        care = asyncio.create_task(self._care(process.mark))
         code = await process.exited
         for task in (care, self._ending):
             if task is not None:
                 task.cancel()
         self._machine.memory.remove(process)
-        await asyncio.to_thread(processes.kill_marked, mark)
+        await asyncio.to_thread(processes.kill_marked, process.mark)
         await asyncio.wait({log.closed}, timeout=_DRAIN)
         log.close()
         self._machine.logs.pop(self._id, None)

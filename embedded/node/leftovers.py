@@ -10,6 +10,7 @@ record of its number and the moment it started, which no other process of the ma
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -17,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from embedded.node.processes import Process, all_pids, kill_marked, stat_of
+
+log = logging.getLogger(__name__)
 
 
 class Records:
@@ -29,7 +32,10 @@ class Records:
 
     def add(self, process: Process) -> None:
         """It runs."""
-        (self._folder / f"{process.pid}-{process.started}-{self._boot}").touch(mode=0o600)
+        try:
+            (self._folder / f"{process.pid}-{process.started}-{self._boot}").touch(mode=0o600)
+        except OSError as error:  # a full disk, for example: its marker finds it as well
+            log.warning("process %s has no record: %s", process.pid, error)
 
     def remove(self, process: Process) -> None:
         """It has ended."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
@@ -47,7 +48,10 @@ def moment(now: datetime) -> str:
 
 
 class LogWriter:
-    """Reads what one run of a container prints, from the pipe whose other end is `output`, and keeps it in a file."""
+    """Reads what one run of a container prints, from the pipe whose other end is `output`, and keeps it in a file.
+
+    Raises OSError where there is no place for the file, or no descriptor left.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], datetime]) -> None:
         self.path = path
@@ -59,7 +63,11 @@ class LogWriter:
         self._size = 0
         self._rest: asyncio.TimerHandle | None = None
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._pipe, self.output = os.pipe()
+        try:
+            self._pipe, self.output = os.pipe()
+        except OSError:
+            os.close(self._file)
+            raise
         os.set_blocking(self._pipe, False)
         self._loop.add_reader(self._pipe, self._read)
 
@@ -170,7 +178,7 @@ def parse_options(query: Mapping[str, str], pod: str, now: datetime) -> LogOptio
         text = query.get(name, "")
         if not text:
             return -1
-        if not text.lstrip("-").isdigit():
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
             raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
         if int(text) < least:
             wrong.append((name, f"Invalid value: {text}: {why}"))
@@ -185,10 +193,10 @@ def parse_options(query: Mapping[str, str], pod: str, now: datetime) -> LogOptio
             wrong.append(("", "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified"))
         try:
             since = moment(datetime.fromisoformat(query["sinceTime"]).astimezone(now.tzinfo))
-        except ValueError:
+        except (ValueError, OverflowError):
             raise bad_request(f'parsing time "{query["sinceTime"]}": it is no RFC 3339 time') from None
     elif seconds > 0:
-        since = moment(datetime.fromtimestamp(now.timestamp() - seconds, now.tzinfo))
+        since = moment(datetime.fromtimestamp(max(now.timestamp() - seconds, 0), now.tzinfo))
     if wrong:
         causes = [{"reason": "FieldValueInvalid", "message": why, "field": name} for name, why in wrong]
         text = ", ".join(f"{name}: {why}" for name, why in wrong)

@@ -70,7 +70,7 @@ async def _exec(command: list[str], asked: Asked, seconds: float) -> str:
         code = await asked.run(command, seconds)
     except TimeoutError:
         return f'command "{" ".join(command)}" timed out'
-    except processes.StartError as error:
+    except (processes.StartError, processes.NoRoomError) as error:
         return str(error)
     return f'command "{" ".join(command)}" exited with {code}' if code else ""
 
@@ -79,7 +79,7 @@ async def _tcp(action: Object, asked: Asked) -> str:
     host, port = _address(action, asked)
     try:
         _, writer = await asyncio.open_connection(host, port)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a ValueError: what no name of a host can be
         return f"dial tcp {host}:{port}: {_cause(error)}"
     writer.transport.abort()
     return ""
@@ -95,7 +95,7 @@ async def _http(action: Object, asked: Asked) -> str:
     head = f"GET {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     try:
         reader, writer = await asyncio.open_connection(host, port, ssl=_unverified() if secure else None)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         return f'Get "{url}": dial tcp {host}:{port}: {_cause(error)}'
     try:
         writer.write(f"{head}\r\n".encode("latin-1", "replace"))

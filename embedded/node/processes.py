@@ -1,14 +1,17 @@
 """Starting the process of a container, and ending it with everything that it started.
 
 Each process leads a session of its own, so what it starts is in its process group, unless it leaves that on purpose.
-Everything inherits a variable of the environment that names the container, which finds those who left. Python's
-`subprocess` starts processes by vfork, which takes about a millisecond however large we are; a pidfd tells the event
-loop of an end, without signals, in any thread, and with any loop.
+Everything inherits a variable of the environment that names the container, which finds those who left. Who leaves both
+behind, a daemon with an environment of its own, is not found: pods are not isolated.
+
+Python's `subprocess` starts processes by vfork, which takes about a millisecond however large we are; a pidfd tells the
+event loop of an end, without signals, in any thread, and with any loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
@@ -23,11 +26,16 @@ from typing import NamedTuple
 MARKER = "TRUEUP_CONTAINER"
 
 _FILES = 65536
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
 _PROC = Path("/proc")
 
 
 class StartError(Exception):
     """The program could not be started: it is not there, or it is no program."""
+
+
+class NoRoomError(OSError):
+    """The machine has no room for another process now: no memory, no number, no file descriptor left."""
 
 
 class Stat(NamedTuple):
@@ -146,7 +154,7 @@ def start(
     """Start a program. Its output goes to the file descriptor `output`, its input is empty.
 
     `memory` bounds the bytes of data that each process of it may have, `nice` says how much it lets others go first,
-    `on_end` is called as soon as it has ended. Raises StartError.
+    `on_end` is called as soon as it has ended. Raises StartError and NoRoomError.
     """
     arguments = list(argv)
     try:
@@ -160,22 +168,37 @@ def start(
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            raise NoRoomError(error.errno, error.strerror) from None
         raise StartError(_why(arguments[0], cwd, error)) from None
     # From outside, and not in the child: a function to call there would make `subprocess` fork, slowly.
     with suppress(ProcessLookupError, PermissionError):  # a program may have the rights of another user
         resource.prlimit(popen.pid, resource.RLIMIT_CORE, (0, 0))
-        _, most = resource.prlimit(popen.pid, resource.RLIMIT_NOFILE)
-        files = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
-        resource.prlimit(popen.pid, resource.RLIMIT_NOFILE, (files, most))
+        allow_files(popen.pid)
         if memory is not None:
             resource.prlimit(popen.pid, resource.RLIMIT_DATA, (memory, memory))
         if nice:
             os.setpriority(os.PRIO_PROCESS, popen.pid, os.getpriority(os.PRIO_PROCESS, 0) + nice)
-    return Process(popen, mark, on_end)
+    try:
+        return Process(popen, mark, on_end)
+    except OSError as error:  # no descriptor is left to watch it with
+        popen.kill()
+        popen.wait()
+        raise NoRoomError(error.errno, error.strerror) from None
+
+
+def allow_files(pid: int = 0) -> None:
+    """Let a process have many files open, as far as its user may: by default us. Login shells allow only 1024."""
+    _, most = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    files = _FILES if most == resource.RLIM_INFINITY else min(_FILES, most)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (files, most))
 
 
 async def run(argv: Iterable[str], env: Mapping[str, str], cwd: str, *, mark: str, seconds: float) -> int:
-    """Run a program to its end, and give its exit code. Raises StartError, and TimeoutError once it was ended."""
+    """Run a program to its end, and give its exit code.
+
+    Raises StartError, NoRoomError, and TimeoutError once it was ended.
+    """
     with Path(os.devnull).open("wb") as nowhere:
         process = start(argv, env, cwd, mark=mark, output=nowhere.fileno())
     try:

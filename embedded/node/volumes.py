@@ -1,6 +1,6 @@
 """The files of a pod: a folder of its own, one folder in it for each volume, and where its containers see them.
 
-pods/<id>/volumes/<volume>/     what is mounted
+pods/<id>/.volumes/<volume>/    what is mounted
 pods/<id>/<container>/          /tmp, the working directory and the termination message of a container
 pods/<id>/<container>/<n>.log   what its n-th run printed
 """
@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from embedded.node.environment import Facts, Object, Paths, contents, field, resource_field
 
 #: What a kubelet cuts a termination message at: bytes of its file.
 TERMINATION_BYTES = 4096
+
+#: A name that no container can have: their folders lie beside it.
+_VOLUMES = ".volumes"
 
 
 class MountError(Exception):
@@ -34,7 +39,7 @@ def mount(folder: Path, facts: Facts) -> None:
     Raises MountError.
     """
     for volume in facts.pod["spec"].get("volumes", ()):
-        place = folder / "volumes" / volume["name"]
+        place = folder / _VOLUMES / volume["name"]
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         files = dict(_files(volume, facts))
         for name, (content, mode) in files.items():
@@ -99,8 +104,8 @@ def _source(kind: str, source: Object, mode: int, volume: str, facts: Facts) -> 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
     """Whole or not at all, and only if it is new: a container may have the file open, or watch it."""
-    with suppress(FileNotFoundError):
-        if path.read_bytes() == content and path.stat().st_mode & 0o777 == mode:
+    with _regular(path) as file:
+        if file is not None and stat.S_IMODE(os.fstat(file.fileno()).st_mode) == mode and file.read() == content:
             return
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.new")
@@ -110,6 +115,26 @@ def _write(path: Path, content: bytes, mode: int) -> None:
         file.write(content)
     fresh.chmod(mode)
     fresh.replace(path)
+
+
+@contextmanager
+def _regular(path: Path) -> Iterator[BinaryIO | None]:
+    """A regular file, to be read; None where there is none.
+
+    A container may have put something else there: to open a pipe that nobody writes into would stop us all.
+    """
+    descriptor = -1
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if descriptor < 0 or not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            yield None
+            return
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 class Place:
@@ -141,6 +166,9 @@ class Place:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path != self.message and not path.exists():
                 path.mkdir(mode=0o700)  # a subPath
+        if self.message.is_dir() and not self.message.is_symlink():
+            remove(self.message)
+        self.message.unlink(missing_ok=True)  # a container may have made anything of it
         self.message.write_bytes(b"")
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
@@ -154,17 +182,17 @@ class Place:
 
     def termination_message(self) -> str:
         """What the container left for its status: at most the last 4096 bytes."""
-        left = b""
-        with suppress(OSError), self.message.open("rb") as file:
+        with _regular(self.message) as file:
+            if file is None:
+                return ""
             file.seek(max(0, os.fstat(file.fileno()).st_size - TERMINATION_BYTES))
-            left = file.read(TERMINATION_BYTES)
-        return left.decode(errors="replace")
+            return file.read(TERMINATION_BYTES).decode(errors="replace")
 
 
 def _place(folder: Path, volume: Object, mounted: Object) -> Path:
     if "hostPath" in volume:
         return Path(volume["hostPath"]["path"])
-    place: Path = folder / "volumes" / volume["name"] / (mounted.get("subPath") or "")
+    place: Path = folder / _VOLUMES / volume["name"] / (mounted.get("subPath") or "")
     return place
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -345,6 +346,27 @@ def test_a_long_termination_message_is_cut(pods: Pods) -> None:
     assert (len(message), message[-4:]) == (4096, "xend")
 
 
+@pytest.mark.parametrize("thing", ["mkfifo $M", "mkdir $M", "ln -s /dev/zero $M"], ids=["pipe", "folder", "link"])
+def test_what_is_no_file_is_no_termination_message_and_stops_nobody(pods: Pods, thing: str) -> None:
+    script = f"rm $M; {thing}; test -e /kept/ran && exec sleep 60; touch /kept/ran; exit 1"
+    env = [{"name": "M", "value": "/dev/termination-log"}]
+    kept = [{"name": "kept", "mountPath": "/kept"}]
+    pods.create("a", shell(script, env=env, volumeMounts=kept), volumes=[{"name": "kept", "emptyDir": {}}])
+    assert eventually(lambda: "running" in pods.container("a").get("state", {}) and pods.container("a")["lastState"])
+    assert pods.container("a")["lastState"]["terminated"].items() >= {"exitCode": 1, "reason": "Error"}.items()
+    assert "message" not in pods.container("a")["lastState"]["terminated"]
+    pods.delete("a", "gracePeriodSeconds=0")
+
+
+def test_a_container_may_have_any_name_and_finds_its_volumes(pods: Pods) -> None:
+    work = [{"name": "work", "mountPath": "/workspace"}]
+    fetch = shell("echo code > /workspace/file", volumeMounts=work) | {"name": "fetch"}
+    main = shell("cat /workspace/file", volumeMounts=work) | {"name": "volumes"}
+    pods.create("a", main, initContainers=[fetch], volumes=[{"name": "work", "emptyDir": {}}], restartPolicy="Never")
+    assert pods.ended("a")["phase"] == "Succeeded"
+    assert pods.log("a") == "code\n"
+
+
 # How it is
 
 
@@ -624,3 +646,22 @@ def test_two_data_planes_have_addresses_of_their_own(runner: Runner, pods: Pods,
             socket.create_connection((one.status("a")["podIP"], 8080)).close()
     finally:
         assert other.end() == 0
+
+
+def test_a_full_disk_is_said_and_outlived(tmp_path: Path) -> None:
+    runner = Runner(tmp_path / "data")
+    pods = Pods(runner.api, "default")
+    pods.create("before", shell("sleep 60"))
+    eventually(lambda: "running" in pods.container("before").get("state", {}))
+    # To its process it is the same: no file can grow any more.
+    _, most = resource.prlimit(runner.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(runner.process.pid, resource.RLIMIT_FSIZE, (1, most))
+    answer = runner.api("POST", f"{pods.path}/configmaps", {"metadata": {"name": "a"}, "data": {"a": "x" * 100_000}})
+    assert (answer.status, answer.body["reason"]) == (500, "InternalError")
+    assert answer.body["message"].startswith("the store cannot be written: ")
+    assert "running" in pods.container("before")["state"]
+    resource.prlimit(runner.process.pid, resource.RLIMIT_FSIZE, (most, most))
+    pods.create("after", shell("true"), restartPolicy="Never")
+    assert pods.ended("after")["phase"] == "Succeeded"
+    assert runner.end() == 0
+    assert runner.processes() == []

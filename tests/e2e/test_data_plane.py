@@ -345,7 +345,7 @@ def broken(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "no-class": "x = 1",
         "raises": MODEL.format(answer="a", auc="1/0"),
         "nan": MODEL.format(answer="a", auc='float("nan")'),
-        "greedy": MODEL.format(answer="a", auc="len(b'x' * 10**9)"),
+        "greedy": MODEL.format(answer="a", auc="(lambda hoard: __import__('time').sleep(5) or 1)(b'x' * 10**9)"),
         "bad-example": MODEL.format(answer="a", auc="1").replace("len(rows)", "rows[0]['missing']"),
     }
     for name, text in models.items():

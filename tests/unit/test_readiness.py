@@ -147,3 +147,10 @@ def test_a_policy_fails_only_where_a_gateway_refuses_it():
     assert of(policy) == (State.FAILED, "Invalid: no such service")
     policy["status"] = {"ancestors": [{"conditions": [refused | {"observedGeneration": 0}]}]}
     assert of(policy).state is State.CURRENT
+
+
+def test_a_route_of_which_a_gateway_does_not_know_yet_is_waited_for():
+    condition = {"type": "Accepted", "status": "Unknown", "reason": "Pending", "message": "Envoy starts"}
+    parent = {"parentRef": {"name": "trueup"}, "conditions": [condition | {"observedGeneration": 1}]}
+    route = {"kind": "HTTPRoute", "metadata": {"generation": 1}, "status": {"parents": [parent]}}
+    assert of(route) == (State.IN_PROGRESS, "trueup: Pending: Envoy starts")

@@ -53,6 +53,24 @@ def test_two_gateways_never_have_one_address() -> None:
     assert addressed(**both) == {"a": ADDRESSES[1], "b": ADDRESSES[0]}
 
 
+def test_an_address_that_was_given_is_kept_before_any_status_says_so() -> None:
+    first, second = Key("shop", "zoo"), Key("shop", "app")
+    given = {first: ADDRESSES[0]}
+    made = World(gateways={key: gateway(name=key.name) for key in (first, second)})
+    assert {key: gate.address for key, gate in gates(made, ADDRESSES, given).items()} == {
+        first: ADDRESSES[0],
+        second: ADDRESSES[1],
+    }
+
+
+def test_an_address_is_given_again_last() -> None:
+    new = Key("shop", "new")
+    gone = {Key("shop", "gone"): ADDRESSES[0]}
+    made = World(gateways={new: gateway(name="new")})
+    assert gates(made, ADDRESSES, gone)[new].address == ADDRESSES[1]
+    assert gates(made, ADDRESSES[:1], gone)[new].address == ADDRESSES[0]
+
+
 def test_a_gateway_of_another_class_is_not_ours() -> None:
     other = gateway(name="other")
     other["spec"]["gatewayClassName"] = "istio"

@@ -215,6 +215,10 @@ def test_a_container_is_named_where_there_are_several() -> None:
         ({"sinceSeconds": "0"}, 422),
         ({"sinceSeconds": "5", "sinceTime": "2030-01-02T00:00:00Z"}, 422),
         ({"tailLines": "many"}, 400),
+        ({"tailLines": "--5"}, 400),
+        ({"tailLines": "²"}, 400),
+        ({"tailLines": "9" * 5000}, 400),
+        ({"sinceTime": "0001-01-01T00:00:00+05:00"}, 400),
         ({"sinceTime": "yesterday"}, 400),
     ],
 )
@@ -227,4 +231,5 @@ def test_options_that_make_no_sense_are_refused(query: dict[str, str], code: int
 def test_options_are_read() -> None:
     options = parse_options({"follow": "true", "sinceSeconds": "60", "tailLines": "5", "container": "c"}, "a", NOW)
     assert options == LogOptions("c", follow=True, since="2030-01-02T03:03:05.000000000Z", tail=5)
+    assert parse_options({"sinceSeconds": "99999999999999"}, "a", NOW).since[:10] == "1970-01-01"
     assert parse_options({"sinceTime": "2030-01-02T04:00:00+01:00"}, "a", NOW).since[:19] == "2030-01-02T03:00:00"

@@ -91,3 +91,12 @@ def test_a_command_says_it_by_its_exit_code() -> None:
         assert await problem_of({"exec": {"command": ["none"]}}, missing, 1) == "exec: none"
 
     uvloop.run(story())
+
+
+def test_a_host_that_can_be_none_is_a_failed_probe_and_no_fault_of_ours() -> None:
+    async def story() -> None:
+        asked = Asked("127.0.0.1", {}, nothing)
+        for handler in ({"tcpSocket": {"port": 80, "host": ".."}}, {"httpGet": {"port": 80, "host": "x" * 300}}):
+            assert "dial tcp" in await problem_of(handler, asked, 1)
+
+    uvloop.run(story())

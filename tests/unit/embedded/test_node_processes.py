@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import uvloop
 from embedded.node import memory, processes
 from embedded.node.leftovers import Records, end_leftovers, name_of
 from embedded.node.memory import MemoryWatch
-from embedded.node.processes import Process, StartError, kill_marked, marked, stat_of
+from embedded.node.processes import NoRoomError, Process, StartError, kill_marked, marked, stat_of
 
 ENV = {"PATH": os.environ["PATH"]}
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -255,3 +257,32 @@ def test_what_forked_processes_share_counts_once() -> None:
         await process.exited
 
     uvloop.run(measure())
+
+
+@pytest.mark.parametrize("left", range(6))
+def test_without_a_file_descriptor_nothing_is_started_and_nothing_is_left(run: Run, left: int) -> None:
+    async def use() -> None:
+        before, limits = children(), resource.getrlimit(resource.RLIMIT_NOFILE)
+        told = ""
+        with Path(os.devnull).open("wb") as output, ExitStack() as files:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+            taken = []
+            with suppress(OSError):
+                while True:
+                    taken.append(files.enter_context(Path(os.devnull).open("rb")))
+            for file in taken[:left]:
+                file.close()
+            try:
+                process = processes.start(("sleep", "60"), ENV, "/", mark="test/", output=output.fileno())
+            except NoRoomError as error:
+                told = str(error.strerror)
+            else:
+                process.kill()
+                await process.exited
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert told in ("", "Too many open files")
+        assert told or left
+        assert children() == before
+
+    run(use())
