@@ -1,14 +1,12 @@
-"""How git is asked: which addresses, with which credentials, and what its complaints mean.
+"""How git is asked for a build's code: where, with which credentials, and what its complaints mean.
 
-An address comes from a spec, so it is data of a stranger: it is checked against an allow-list. Credentials are files,
-and reach git as files of this process alone: no command line and no environment has them.
+Credentials are files, and reach git as files of this process alone: no command line and no environment has them.
 """
 
 from __future__ import annotations
 
 import base64
 import ipaddress
-import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -16,30 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+from runtime import git
 from runtime.exits import Exit, Failure
 
 STEP = "fetch"
 
-_HOST = "[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"
-_USER = "[A-Za-z0-9_][A-Za-z0-9_.-]*@"
-_PORT = "(:[0-9]{1,5})?"
-_PATH = "[A-Za-z0-9_.~/-]+"
-#: All that git is ever given. It would run a program for `ext::`, and read an option from a leading `-`.
-_ADDRESSES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"(?P<protocol>https?)://(?P<host>{_HOST}){_PORT}/{_PATH}",
-        rf"(?P<protocol>ssh)://({_USER})?(?P<host>{_HOST}){_PORT}/{_PATH}",
-        rf"{_USER}(?P<host>{_HOST}):(?!-){_PATH}",
-        r"(?P<protocol>file):///[A-Za-z0-9_.~/%-]+",
-    )
-)
-_UPWARDS = re.compile(r"(^|[/:])\.\.(/|$)")
 _COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
-
-
-#: git sends no token without a user. Bitbucket wants this one; GitHub, GitLab and Azure take any.
-_ANY_USER = "x-token-auth"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +54,7 @@ def read_credential(folder: Path) -> Credential:
         if "username" in files:
             return Credential(token=token, user=files["username"].strip())
         user, _, rest = token.partition(":")
-        return Credential(token=rest.strip(), user=user.strip()) if rest else Credential(token=user, user=_ANY_USER)
+        return Credential(token=rest.strip(), user=user.strip()) if rest else Credential(token=user, user=git.ANY_USER)
     if "ssh-privatekey" in files:
         # OpenSSH refuses a key without its last line break, or with those of Windows.
         key = files["ssh-privatekey"].replace("\r\n", "\n").strip() + "\n"
@@ -100,13 +80,13 @@ def source(repository: str, mirrors: Mapping[str, str], credential: Credential |
 
     Raises Failure where git must not be given the address, or the token would travel in the open.
     """
-    address = _mirrored(repository, mirrors) if _protocol(repository) else repository
-    protocol = _protocol(address)
+    address = git.mirrored(repository, mirrors) if git.protocol_of(repository) else repository
+    protocol = git.protocol_of(address)
     if protocol is None:
-        # Somebody may have written a token into it.
-        shown = re.sub("//.*@", "//***@", address, flags=re.DOTALL)[:200]
         allowed = "https://host/path, ssh://host/path, user@host:path or file:///path"
-        raise Failure(STEP, f"{shown!r} is not an address that git is given; those are {allowed}", Exit.CODE)
+        raise Failure(
+            STEP, f"{git.shown(address)!r} is not an address that git is given; those are {allowed}", Exit.CODE
+        )
     fits = credential and (credential.private_key is not None) == (protocol == "ssh") and protocol != "file"
     found = Source(repository, address, protocol, credential if fits else None)
     if found.credential and protocol == "http" and not _is_this_machine(address):
@@ -130,23 +110,10 @@ def parse_mirrors(text: str) -> dict[str, str]:
 
 
 def git_environment(source: Source, folder: Path) -> dict[str, str]:
-    """All that git gets to know, made from nothing; credentials become files in `folder`, which is deleted later.
-
-    GIT_* variables of this process are the worst of what is left out: they may name another repository.
-    """
-    home = folder / "home"
-    home.mkdir()
-    passed_on = ("PATH", "HTTPS_PROXY", "https_proxy", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")
-    environment = {name: os.environ[name] for name in passed_on if name in os.environ}
-    for name, name_of_git in (("SSL_CERT_FILE", "GIT_SSL_CAINFO"), ("SSL_CERT_DIR", "GIT_SSL_CAPATH")):
-        if name in os.environ:
-            environment[name_of_git] = str(Path(os.environ[name]).absolute())
+    """All that git gets to know; credentials become files in `folder`, which is deleted later."""
     configuration = [
-        ("credential.helper", ""),
-        ("http.followRedirects", "false"),  # or the token goes where the answer says
         ("http.lowSpeedLimit", "1000"),
         ("http.lowSpeedTime", "60"),
-        ("protocol.version", "2"),  # with it a server hands out any commit, not only those that branches stand at
         ("core.bigFileThreshold", "32m"),  # larger files are not kept in memory
         ("pack.threads", "1"),
         ("gc.auto", "0"),
@@ -156,90 +123,19 @@ def git_environment(source: Source, folder: Path) -> dict[str, str]:
     if credential and credential.token is not None:
         parts = urlsplit(source.address)
         login = f"{quote(credential.user, safe='')}:{quote(credential.token, safe='')}"
-        _write_secret(folder / "login", f"{parts.scheme}://{login}@{parts.netloc}\n")
+        git.write_secret(folder / "login", f"{parts.scheme}://{login}@{parts.netloc}\n")
         # git's own helper: it answers for this host only.
         configuration.append(("credential.helper", f"store --file={shlex.quote(str(folder / 'login'))}"))
+    made = git.environment(source.protocol, folder, configuration)
     if source.protocol == "ssh":
-        environment["GIT_SSH_COMMAND"] = _ssh(credential, folder)
-        environment["GIT_SSH_VARIANT"] = "ssh"
-    for index, (key, value) in enumerate(configuration):
-        environment[f"GIT_CONFIG_KEY_{index}"] = key
-        environment[f"GIT_CONFIG_VALUE_{index}"] = value
-    return environment | {
-        "GIT_ALLOW_PROTOCOL": source.protocol,
-        "GIT_CEILING_DIRECTORIES": str(folder.parent),  # the folder for temporary files may lie in a repository
-        "GIT_CONFIG_COUNT": str(len(configuration)),
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "HOME": str(home),
-        "LC_ALL": "C",
-    }
-
-
-def _ssh(credential: Credential | None, folder: Path) -> str:
-    options = [
-        "BatchMode=yes",
-        "ConnectTimeout=30",
-        "IdentitiesOnly=yes",
-        "LogLevel=ERROR",
-        "PreferredAuthentications=publickey",
-        "ServerAliveInterval=30",
-        "StrictHostKeyChecking=yes",
-        "UpdateHostKeys=no",
-    ]
-    identity = "none"
-    if credential and credential.private_key is not None:
-        _write_secret(folder / "key", credential.private_key)
-        identity = str(folder / "key")
-    options.append(f"IdentityFile={identity}")
-    if credential and credential.known_hosts is not None:
-        _write_secret(folder / "known_hosts", credential.known_hosts)
-        options += [f"UserKnownHostsFile={folder / 'known_hosts'}", "GlobalKnownHostsFile=none"]
-    return shlex.join(["ssh", "-F", "none", *(word for option in options for word in ("-o", option))])
-
-
-def _write_secret(path: Path, text: str) -> None:
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_text(text, "utf-8")
-
-
-def _protocol(address: str) -> str | None:
-    """https, http, ssh or file; None for what git must not see."""
-    match = next((match for pattern in _ADDRESSES if (match := pattern.fullmatch(address))), None)
-    if match is None or _UPWARDS.search(address):
-        return None
-    parts = {"protocol": "ssh", "host": "", **match.groupdict()}
-    return parts["protocol"] if parts["protocol"] == "file" or _is_host(parts["host"]) else None
-
-
-def _is_host(host: str) -> bool:
-    """A DNS name, or an IPv4 address of four decimal numbers that is not link-local.
-
-    169.254.169.254 hands out a machine's credentials; curl reads 2852039166 and 0xa9fea9fe as the same.
-    """
-    if host.rpartition(".")[2][:1].isalpha():
-        return True
-    try:
-        return not ipaddress.IPv4Address(host).is_link_local
-    except ValueError:
-        return False
+        key, known_hosts = (credential.private_key, credential.known_hosts) if credential else (None, None)
+        made |= git.ssh_environment(folder, key, known_hosts)
+    return made
 
 
 def _is_this_machine(address: str) -> bool:
     host = urlsplit(address).hostname or ""
     return host == "localhost" or (host[:1].isdigit() and ipaddress.IPv4Address(host).is_loopback)
-
-
-def _mirrored(address: str, mirrors: Mapping[str, str]) -> str:
-    fitting = [
-        beginning
-        for beginning in mirrors
-        if address.startswith(beginning)
-        and (beginning.endswith(("/", ":")) or address[len(beginning) :].startswith("/") or address == beginning)
-    ]
-    longest = max(fitting, key=len, default=None)
-    return address if longest is None else mirrors[longest] + address[len(longest) :]
 
 
 #: What git says -> what to tell, and whether another try may fare better. The first that fits.

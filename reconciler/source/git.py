@@ -1,7 +1,7 @@
-"""Which commit a branch stands at: the only module that runs git.
+"""Which commit a branch stands at: the only module of the reconciler that runs git.
 
 Addresses and branch names come from specs, so they are data of strangers: an address is checked against an
-allow-list, and the name of a branch never reaches a command line.
+allow-list (`runtime.git`, which builds go by, too), and the name of a branch never reaches a command line.
 
 git is run by asyncio and not through GitPython: GitPython adds to the environment of this process and cannot
 take anything out of it (GIT_CONFIG_COUNT of a hook or a CI job would redirect the question), keeps all output
@@ -11,7 +11,6 @@ in memory, and ends a process with the help of `pgrep` or `ps`, which slim image
 from __future__ import annotations
 
 import base64
-import ipaddress
 import os
 import re
 import signal
@@ -22,6 +21,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from urllib.parse import quote
+
+from runtime import git
 
 if TYPE_CHECKING:
     from asyncio import StreamReader
@@ -41,9 +42,9 @@ class Credential:
     def token(cls, user: str, token: str) -> Credential:
         """For https. White space around both is dropped: a Secret made with `echo` ends in a line break.
 
-        Servers that look at the token alone take any user but none at all, so without one a word stands in its place.
+        Without a user, one stands there that every server takes.
         """
-        return cls("token", token.strip(), user.strip() or "x-token-auth")
+        return cls("token", token.strip(), user.strip() or git.ANY_USER)
 
     @classmethod
     def ssh_key(cls, private_key: str, known_hosts: str | None = None) -> Credential:
@@ -120,21 +121,6 @@ def resolve(
     return {branch: answers[branch] for branch in wanted}
 
 
-_HOST = "[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?"
-_USER = "[A-Za-z0-9_][A-Za-z0-9_.-]*@"
-_PORT = "(:[0-9]{1,5})?"
-_PATH = "[A-Za-z0-9_.~/-]+"
-#: All that git is ever given. It would run a program for `ext::`, and read an option from a leading `-`.
-_ADDRESSES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"(?P<protocol>https)://(?P<host>{_HOST}){_PORT}/{_PATH}",
-        rf"(?P<protocol>ssh)://({_USER})?(?P<host>{_HOST}){_PORT}/{_PATH}",
-        rf"{_USER}(?P<host>{_HOST}):(?!-){_PATH}",
-        r"(?P<protocol>file):///[A-Za-z0-9_.~/%-]+",
-    )
-)
-_UPWARDS = re.compile(r"(^|[/:])\.\.(/|$)")
 _BRANCH = re.compile("[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
 
 
@@ -151,13 +137,11 @@ def _question(branch: Branch, mirrors: Mapping[str, str], *, allow_file: bool) -
     protocol = _protocol(address, allow_file=allow_file)
     if protocol:
         # And again: the end of what a mirror makes of an address was still written in a spec.
-        address = _mirrored(address, mirrors)
+        address = git.mirrored(address, mirrors)
         protocol = _protocol(address, allow_file=allow_file)
     if protocol is None:
         allowed = "https://host/path, ssh://host/path, user@host:path" + (" and file:///path" if allow_file else "")
-        # Somebody may have written a token into it.
-        shown = re.sub("//.*@", "//***@", address, flags=re.DOTALL)[:200]
-        return Unresolved(f"{shown!r} is not an address that git is given; those are {allowed}", "address")
+        return Unresolved(f"{git.shown(address)!r} is not an address that git is given; those are {allowed}", "address")
     if not _BRANCH.fullmatch(branch.branch):
         return Unresolved(f"{branch.repository}: {branch.branch[:200]!r} is not a branch's name", "branch")
     fits = branch.credential and {"token": "https", "ssh-key": "ssh"}[branch.credential.kind] == protocol
@@ -166,39 +150,8 @@ def _question(branch: Branch, mirrors: Mapping[str, str], *, allow_file: bool) -
 
 def _protocol(address: str, *, allow_file: bool) -> str | None:
     """https, ssh or file; None for what git must not see."""
-    match = next((match for pattern in _ADDRESSES if (match := pattern.fullmatch(address))), None)
-    if match is None or _UPWARDS.search(address):
-        return None
-    parts = {"protocol": "ssh", **match.groupdict()}
-    if parts["protocol"] == "file":
-        return "file" if allow_file else None
-    return parts["protocol"] if _is_host(parts["host"]) else None
-
-
-def _is_host(host: str) -> bool:
-    """A DNS name, or an IPv4 address of four decimal numbers that is not link-local.
-
-    169.254.169.254 hands out a machine's credentials; curl reads 2852039166 and 0xa9fea9fe as the same.
-    """
-    if host.rpartition(".")[2][:1].isalpha():
-        return True
-    try:
-        return not ipaddress.IPv4Address(host).is_link_local
-    except ValueError:
-        return False
-
-
-def _mirrored(address: str, mirrors: Mapping[str, str]) -> str:
-    # Not git's own url.<base>.insteadOf: it cuts "https://git.example.org/" at "https://git.example", and what it
-    # makes of an address could not be checked, nor could the token be bound to it.
-    fitting = [
-        beginning
-        for beginning in mirrors
-        if address.startswith(beginning)
-        and (beginning.endswith(("/", ":")) or address[len(beginning) :].startswith("/") or address == beginning)
-    ]
-    longest = max(fitting, key=len, default=None)
-    return address if longest is None else mirrors[longest] + address[len(longest) :]
+    protocol = git.protocol_of(address)
+    return None if protocol == "http" or (protocol == "file" and not allow_file) else protocol
 
 
 class _Heads(NamedTuple):
@@ -326,66 +279,17 @@ async def _beginning(stream: StreamReader) -> str:
 
 
 def _environment(question: _Question, folder: Path) -> dict[str, str]:
-    """All that git gets to know: made from nothing.
-
-    GIT_* variables of this process are the worst of what is left out: inside a git hook they say which
-    repository and which configuration git works with.
-    """
-    home = folder / "home"
-    home.mkdir()
-    passed_on = ("PATH", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy")
-    environment = {name: os.environ[name] for name in passed_on if name in os.environ}
-    for name, name_of_git in (("SSL_CERT_FILE", "GIT_SSL_CAINFO"), ("SSL_CERT_DIR", "GIT_SSL_CAPATH")):
-        if name in os.environ:
-            environment[name_of_git] = str(Path(os.environ[name]).absolute())
-    if question.protocol == "ssh":
-        environment["GIT_SSH_COMMAND"] = _ssh(question.credential, folder)
-        environment["GIT_SSH_VARIANT"] = "ssh"
-    configuration = {
-        "credential.helper": "",
-        "http.followRedirects": "false",  # or the token goes where the answer says
-        "protocol.version": "2",  # the server leaves out what is no branch
-    }
-    if question.credential and question.protocol == "https":
+    """All that git gets to know."""
+    configuration: list[tuple[str, str]] = []
+    credential = question.credential
+    if credential and question.protocol == "https":
         origin = "/".join(question.address.split("/")[:3])  # no other host gets the token
-        configuration[f"http.{origin}/.extraHeader"] = f"Authorization: Basic {_basic(question.credential)}"
-    for index, (key, value) in enumerate(configuration.items()):
-        environment[f"GIT_CONFIG_KEY_{index}"] = key
-        environment[f"GIT_CONFIG_VALUE_{index}"] = value
-    return environment | {
-        "GIT_ALLOW_PROTOCOL": question.protocol,
-        "GIT_CEILING_DIRECTORIES": str(folder.parent),  # the folder for temporary files may lie in a repository
-        "GIT_CONFIG_COUNT": str(len(configuration)),
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "HOME": str(home),
-        "LC_ALL": "C",
-    }
-
-
-def _ssh(credential: Credential | None, folder: Path) -> str:
-    """The command for GIT_SSH_COMMAND, which a shell reads: fixed words, with files named from git's folder."""
-    options = [
-        "BatchMode=yes",
-        "IdentitiesOnly=yes",
-        "LogLevel=ERROR",
-        "PreferredAuthentications=publickey",
-        "StrictHostKeyChecking=yes",
-        "UpdateHostKeys=no",
-    ]
-    if credential:
-        _write_secret(folder / "key", credential.secret)
-    options.append(f"IdentityFile={'./key' if credential else 'none'}")
-    if credential and credential.known_hosts is not None:
-        _write_secret(folder / "known_hosts", credential.known_hosts)
-        options += ["UserKnownHostsFile=./known_hosts", "GlobalKnownHostsFile=none"]
-    return " ".join(("ssh -F none", *(f"-o {option}" for option in options)))
-
-
-def _write_secret(path: Path, text: str) -> None:
-    path.touch(mode=0o600, exist_ok=False)
-    path.write_text(text)
+        configuration = [(f"http.{origin}/.extraHeader", f"Authorization: Basic {_basic(credential)}")]
+    made = git.environment(question.protocol, folder, configuration)
+    if question.protocol == "ssh":
+        key, known_hosts = (credential.secret, credential.known_hosts) if credential else (None, None)
+        made |= git.ssh_environment(folder, key, known_hosts)
+    return made
 
 
 def _basic(credential: Credential) -> str:
