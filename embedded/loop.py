@@ -49,6 +49,11 @@ class Cluster:
         """One object; None where it does not exist."""
         return self._objects.read(self._target(resource, namespace, name))
 
+    def read(self, resource: str, namespace: str, names: Iterable[str]) -> list[Object]:
+        """Those of the named objects that exist, in this order."""
+        found = (self.get(resource, namespace, name) for name in names)
+        return [obj for obj in found if obj is not None]
+
     def list(self, resource: str, namespace: str = "", labels: Mapping[str, str] | None = None) -> list[Object]:
         """All objects of a resource, in one namespace or in all ("") and with these labels, in order of name."""
         wanted = (labels or {}).items()

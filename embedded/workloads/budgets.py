@@ -120,8 +120,7 @@ class Budgets:
         if budget is None:
             return None
         names = self._index.selected(PODS, namespace, budget["spec"].get("selector"))
-        found = (self._cluster.get(PODS, namespace, pod) for pod in names)
-        pods = [pod for pod in found if pod is not None]
+        pods = self._cluster.read(PODS, namespace, names)
         after, again = status(budget, pods, self._scale(namespace, pods), self._cluster.now)
         if after != budget.get("status"):
             self._writer.carry_out([Replace(BUDGETS, {**budget, "status": after}, "status")])

@@ -8,7 +8,7 @@ from embedded.loop import Cluster
 from embedded.store import Event
 from embedded.workloads import pods as _pods
 from embedded.workloads import rollouts
-from embedded.workloads.index import DEPLOYMENTS, PODS, REPLICA_SETS, Index, controller_of, key_of, states
+from embedded.workloads.index import DEPLOYMENTS, PODS, REPLICA_SETS, Index, key_of
 from embedded.workloads.writes import Writer
 
 #: Seconds after which a refused creation is tried again.
@@ -28,16 +28,7 @@ class Deployments:
         key = key_of(event)
         if key.resource == DEPLOYMENTS:
             return (key.path,)
-        if key.resource != REPLICA_SETS:
-            return ()
-        names: set[str] = set()
-        for found in states(event):
-            reference = controller_of(found)
-            if reference is None:
-                names.update(self._index.selecting(DEPLOYMENTS, key.namespace, found["metadata"].get("labels") or {}))
-            elif reference["kind"] == "Deployment":
-                names.add(reference["name"])
-        return [f"{key.namespace}/{name}" for name in sorted(names)]
+        return self._index.owners(event, DEPLOYMENTS, "Deployment") if key.resource == REPLICA_SETS else ()
 
     def reconcile(self, key: str) -> float | None:
         """loop.Controller"""
@@ -45,10 +36,8 @@ class Deployments:
         deployment = self._cluster.get(DEPLOYMENTS, namespace, name)
         if deployment is None:
             return None
-        owned = self._index.owned(REPLICA_SETS, deployment["metadata"]["uid"])
-        selected = self._index.selected(REPLICA_SETS, namespace, deployment["spec"].get("selector"))
-        found = (self._cluster.get(REPLICA_SETS, namespace, other) for other in sorted({*owned, *selected}))
-        claims = _pods.claim(deployment, REPLICA_SETS, (one for one in found if one is not None))
+        found = self._cluster.read(REPLICA_SETS, namespace, self._index.children(REPLICA_SETS, deployment))
+        claims = _pods.claim(deployment, REPLICA_SETS, found)
         self._writer.carry_out(claims.writes)
         decision = rollouts.decide(
             deployment,
@@ -65,5 +54,5 @@ class Deployments:
 
     def _runs(self, namespace: str, uid: str) -> bool:
         """Whether a ReplicaSet has Pods that have not ended."""
-        found = (self._cluster.get(PODS, namespace, name) for name in self._index.owned(PODS, uid))
-        return any(pod is not None and not _pods.is_finished(pod) for pod in found)
+        pods = self._cluster.read(PODS, namespace, self._index.owned(PODS, uid))
+        return not all(map(_pods.is_finished, pods))

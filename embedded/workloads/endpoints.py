@@ -6,7 +6,7 @@ slice that it is in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -172,12 +172,8 @@ class Endpoints:
         selector = service["spec"].get("selector")
         if not selector or service["spec"].get("type") == "ExternalName":
             return None  # somebody else writes its endpoints, or it has none
-        pods = self._read(PODS, namespace, self._index.selected(PODS, namespace, {"matchLabels": selector}))
+        pods = self._cluster.read(PODS, namespace, self._index.selected(PODS, namespace, {"matchLabels": selector}))
         ours = {"matchLabels": {_LABEL_SERVICE: name, _LABEL_MANAGER: MANAGED_BY}}
-        slices = self._read(SLICES, namespace, self._index.selected(SLICES, namespace, ours))
+        slices = self._cluster.read(SLICES, namespace, self._index.selected(SLICES, namespace, ours))
         self._writer.carry_out(decide(service, pods, slices))
         return None
-
-    def _read(self, resource: str, namespace: str, names: Sequence[str]) -> list[Object]:
-        found = (self._cluster.get(resource, namespace, name) for name in names)
-        return [obj for obj in found if obj is not None]

@@ -122,6 +122,26 @@ class Index:
         entries = self._entries
         return sorted(name for name in candidates if matches(selector, entries[Key(resource, namespace, name)].labels))
 
+    def children(self, resource: str, owner: Mapping[str, Any]) -> list[str]:
+        """The names of what an object owns, or selects and may adopt."""
+        metadata, selector = owner["metadata"], owner["spec"].get("selector")
+        owned = self.owned(resource, metadata["uid"])
+        return sorted({*owned, *self.selected(resource, metadata["namespace"], selector)})
+
+    def owners(self, event: Event, resource: str, kind: str) -> list[str]:
+        """As "namespace/name": the owners of this kind of what an event is about, or who selects it where it has none.
+
+        `resource` is the owners'.
+        """
+        key, names = key_of(event), set[str]()
+        for found in states(event):
+            reference = controller_of(found)
+            if reference is None:
+                names.update(self.selecting(resource, key.namespace, found["metadata"].get("labels") or {}))
+            elif reference["kind"] == kind:
+                names.add(reference["name"])
+        return [f"{key.namespace}/{name}" for name in sorted(names)]
+
     def selecting(self, resource: str, namespace: str, labels: Mapping[str, str]) -> list[str]:
         """The names of what selects an object with these labels."""
         found: list[str] = []

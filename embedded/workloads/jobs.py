@@ -44,8 +44,8 @@ class Jobs:
             return None
         if runs.finished(job) is not None:
             return self._outlive(job)
-        found = (self._cluster.get(PODS, namespace, pod) for pod in self._index.owned(PODS, job["metadata"]["uid"]))
-        decision = runs.decide(job, [pod for pod in found if pod is not None], self._cluster.now)
+        pods = self._cluster.read(PODS, namespace, self._index.owned(PODS, job["metadata"]["uid"]))
+        decision = runs.decide(job, pods, self._cluster.now)
         refusal = self._writer.carry_out(decision.writes)
         return decision.again if refusal is None else _RETRY
 

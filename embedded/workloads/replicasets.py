@@ -11,7 +11,7 @@ from embedded.errors import StatusError
 from embedded.loop import Cluster
 from embedded.store import Event
 from embedded.workloads import pods as _pods
-from embedded.workloads.index import PODS, REPLICA_SETS, Index, controller_of, key_of, states
+from embedded.workloads.index import PODS, REPLICA_SETS, Index, controller_of, key_of
 from embedded.workloads.writes import Create, Decision, Delete, Replace, Write, Writer, sooner
 
 Object = dict[str, Any]
@@ -92,16 +92,7 @@ class ReplicaSets:
         key = key_of(event)
         if key.resource == REPLICA_SETS:
             return (key.path,)
-        if key.resource != PODS:
-            return ()
-        names: set[str] = set()
-        for pod in states(event):
-            reference = controller_of(pod)
-            if reference is None:
-                names.update(self._index.selecting(REPLICA_SETS, key.namespace, pod["metadata"].get("labels") or {}))
-            elif reference["kind"] == "ReplicaSet":
-                names.add(reference["name"])
-        return [f"{key.namespace}/{name}" for name in sorted(names)]
+        return self._index.owners(event, REPLICA_SETS, "ReplicaSet") if key.resource == PODS else ()
 
     def reconcile(self, key: str) -> float | None:
         """loop.Controller"""
@@ -109,7 +100,8 @@ class ReplicaSets:
         replica_set = self._cluster.get(REPLICA_SETS, namespace, name)
         if replica_set is None:
             return None
-        claims = _pods.claim(replica_set, PODS, self._candidates(replica_set))
+        found = self._cluster.read(PODS, namespace, self._index.children(PODS, replica_set))
+        claims = _pods.claim(replica_set, PODS, found)
         self._writer.carry_out(claims.writes)
         active = [pod for pod in claims.claimed if _pods.is_active(pod)]
         writes = replicas(replica_set, active, self._related(replica_set, active))
@@ -127,14 +119,6 @@ class ReplicaSets:
             changed = [Replace(REPLICA_SETS, {**replica_set, "status": after}, "status")]
         return Decision(changed, again if refusal is None else _RETRY)
 
-    def _candidates(self, replica_set: Object) -> list[Object]:
-        namespace, uid = replica_set["metadata"]["namespace"], replica_set["metadata"]["uid"]
-        owned = self._index.owned(PODS, uid)
-        selected = self._index.selected(PODS, namespace, replica_set["spec"].get("selector"))
-        names = sorted({*owned, *selected})
-        found = (self._cluster.get(PODS, namespace, name) for name in names)
-        return [pod for pod in found if pod is not None]
-
     def _related(self, replica_set: Object, active: list[Object]) -> list[Object]:
         """The Pods of all ReplicaSets of one Deployment: only asked for where some of several must go."""
         wanted = int(replica_set["spec"].get("replicas", 1))
@@ -144,5 +128,4 @@ class ReplicaSets:
         namespace = replica_set["metadata"]["namespace"]
         owned = self._index.owned
         uids = (self._index.uid(REPLICA_SETS, namespace, name) for name in owned(REPLICA_SETS, reference["uid"]))
-        found = (self._cluster.get(PODS, namespace, name) for uid in uids for name in owned(PODS, uid))
-        return [pod for pod in found if pod is not None]
+        return self._cluster.read(PODS, namespace, (name for uid in uids for name in owned(PODS, uid)))
