@@ -74,7 +74,7 @@ class Gateway:
         """Controller: there is one key, for everything. What we report ourselves changes nothing."""
         return ("",) if self._world.note(event) and not self._reporting else ()
 
-    def reconcile(self, key: str) -> float | None:  # noqa: ARG002
+    def reconcile(self, _key: str) -> float | None:
         """Controller: find out what Envoy should do. The task has it done."""
         world = self._world.snapshot()
         wanted = configure(world, self._addresses, self._memo, self._given)

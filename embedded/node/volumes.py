@@ -146,7 +146,7 @@ class Place:
         self.work = self.folder / "work"
         self.message = self.folder / "termination-log"
         folders: dict[str, Path] = {"/tmp": self.tmp}  # noqa: S108  # the container's, which becomes its own folder
-        folders |= {"/var/tmp": self.tmp}  # noqa: S108
+        folders |= {"/var/tmp": self.tmp}  # noqa: S108 - as above
         volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", ())}
         for mounted in container.get("volumeMounts", ()):
             folders[mounted["mountPath"]] = _place(folder, volumes[mounted["name"]], mounted)
@@ -173,7 +173,7 @@ class Place:
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """What tells programs that their files belong here, and not into the user's home."""
-        tmp = self.paths("/tmp")  # noqa: S108
+        tmp = self.paths("/tmp")  # noqa: S108 - as above
         return {**base, "HOME": tmp, "TMPDIR": tmp}
 
     def log(self, attempt: int) -> Path:

@@ -59,15 +59,24 @@ def make_repository(folder: Path, *trees: dict[str, str | bytes]) -> list[str]:
 
 
 def command_lines() -> bytes:
-    """Of all processes of this machine, with their environments."""
-    lines = b""
+    """Of all processes of this machine."""
+    return _of_all_processes("cmdline")
+
+
+def command_lines_and_environments() -> bytes:
+    """Of all processes of this machine."""
+    return _of_all_processes("cmdline", "environ")
+
+
+def _of_all_processes(*names: str) -> bytes:
+    found = b""
     for process in Path("/proc").glob("[0-9]*"):
-        for name in ("cmdline", "environ"):
+        for name in names:
             try:
-                lines += (process / name).read_bytes() + b"\n"
+                found += (process / name).read_bytes() + b"\n"
             except OSError:
                 continue
-    return lines
+    return found
 
 
 def certificate(path: Path) -> Path:
@@ -93,18 +102,28 @@ def certificate(path: Path) -> Path:
 
 
 class GitServer(ThreadingHTTPServer):
-    """git http-backend behind HTTP. `answer` may say something else instead, and then returns True."""
+    """git http-backend behind HTTP, or HTTPS with a certificate. `answer` may say something else instead, and then
+    returns True. `watch` is called with each request: `processes` is all that it gave.
+    """
 
     daemon_threads = True
 
-    def __init__(self, repositories: Path, *, is_old: bool = False, certificate: Path | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(
+        self,
+        repositories: Path,
+        *,
+        is_old: bool = False,
+        certificate: Path | None = None,
+        watch: Callable[[], bytes] = command_lines_and_environments,
+    ) -> None:
+        super().__init__(("127.0.0.1", 0), GitHandler)
+        self.watch = watch
         self.repositories = repositories
         self.is_old = is_old  #: it speaks the protocol of 2005, in which only branches can be asked for
         self.authorizations: list[str | None] = []
         self.requests: list[str] = []
         self.processes = b""
-        self.answer: Callable[[_Handler], bool] = lambda request: False
+        self.answer: Callable[[GitHandler], bool] = lambda request: False
         self.url = f"http://127.0.0.1:{self.server_port}"
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -118,20 +137,20 @@ class GitServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
     def needs_token(self) -> None:
-        self.answer = _Handler.refuse_without_token
+        self.answer = GitHandler.refuse_without_token
 
     def stop(self) -> None:
         self.shutdown()
         self.server_close()
 
 
-class _Handler(BaseHTTPRequestHandler):
+class GitHandler(BaseHTTPRequestHandler):
     server: GitServer
 
     def do_GET(self) -> None:
         self.server.requests.append(f"{self.command} {self.path}")
         self.server.authorizations.append(self.headers["Authorization"])
-        self.server.processes += command_lines()
+        self.server.processes += self.server.watch()
         if not self.server.answer(self):
             self.backend()
 
@@ -199,10 +218,11 @@ class FileServer(ThreadingHTTPServer):
 
 
 class SshServer:
-    """An ssh server that knows one key and runs git-upload-pack."""
+    """An ssh server that knows one key and runs git-upload-pack. `watch` is called with each call."""
 
-    def __init__(self, repositories: Path) -> None:
+    def __init__(self, repositories: Path, watch: Callable[[], bytes] = command_lines_and_environments) -> None:
         self.repositories = repositories
+        self.watch = watch
         self.key = asyncssh.generate_private_key("ssh-ed25519")
         self.host_key = asyncssh.generate_private_key("ssh-ed25519")
         self.private_key = self.key.export_private_key().decode()
@@ -213,7 +233,11 @@ class SshServer:
         self.thread.start()
         self.port = started.result(20)
         self.url = f"ssh://git@127.0.0.1:{self.port}"
-        self.known_hosts = f"[127.0.0.1]:{self.port} {self.host_key.export_public_key().decode()}"
+        self.known_hosts = self.known_as(self.host_key)
+
+    def known_as(self, key: asyncssh.SSHKey) -> str:
+        """The line of a known_hosts file."""
+        return f"[127.0.0.1]:{self.port} {key.export_public_key().decode()}"
 
     async def serve(self, started: Future[int]) -> None:
         acceptor = await asyncssh.listen(
@@ -230,7 +254,7 @@ class SshServer:
         await acceptor.wait_closed()
 
     async def run(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
-        self.processes += command_lines()
+        self.processes += self.watch()
         program, argument = shlex.split(process.command or "")
         assert program == "git-upload-pack"
         command = ["git", "upload-pack", f"{self.repositories}{argument}"]

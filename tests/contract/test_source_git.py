@@ -6,16 +6,10 @@ files that stay behind.
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import datetime
-import ipaddress
 import logging
 import os
-import shlex
 import shutil
 import signal
-import ssl
 import stat
 import subprocess
 import sys
@@ -23,33 +17,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from reconciler.source.git import Branch, Credential, Unresolved, resolve
+from tests.contract.git_servers import BASIC, TOKEN, GitHandler, GitServer, SshServer, command_lines, git
+from tests.contract.git_servers import certificate as write_certificate
 
-TOKEN = "planted-token-4711"
-BASIC = base64.b64encode(f"bot:{TOKEN}".encode()).decode()
 GOOD = Credential.token("bot", TOKEN)
 
 
 # ------------------------------------------------------------------------------------------------- the servers
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = {f"GIT_{role}_{what}": "a@b" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    environment = {"PATH": os.environ["PATH"], "HOME": "/nowhere", **identity}
-    run = subprocess.run(["git", *arguments], cwd=folder, env=environment, check=True, capture_output=True, text=True)
-    return run.stdout.strip()
 
 
 @pytest.fixture(autouse=True)
@@ -79,93 +61,6 @@ def commit(repository: Path, branch: str = "main") -> str:
     return git(repository, "rev-parse", f"refs/heads/{branch}")
 
 
-class GitServer(ThreadingHTTPServer):
-    """git http-backend behind HTTPS. `answer` may say something else instead, and then returns True."""
-
-    daemon_threads = True
-
-    def __init__(self, repositories: Path, certificate: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.repositories = repositories
-        self.authorizations: list[str | None] = []
-        self.requests: list[str] = []
-        self.command_lines = b""
-        self.answer: Callable[[_Handler], bool] = lambda request: False
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        self.url = f"https://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), OSError):  # a client that is gone is what some tests want
-            super().handle_error(request, client_address)
-
-    def needs_token(self) -> None:
-        self.answer = _Handler.refuse_without_token
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: GitServer
-
-    def do_GET(self) -> None:
-        self.server.requests.append(f"{self.command} {self.path}")
-        self.server.authorizations.append(self.headers["Authorization"])
-        self.server.command_lines += command_lines()
-        if not self.server.answer(self):
-            self.backend()
-
-    do_POST = do_GET  # noqa: N815 - named by the base class
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named by the base class
-        pass
-
-    def reply(self, status: int, body: bytes = b"", **headers: str) -> bool:
-        self.send_response(status)
-        for name, value in {"Content-Type": "text/plain", "Content-Length": str(len(body)), **headers}.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-        return True
-
-    def refuse_without_token(self) -> bool:
-        if self.headers["Authorization"] == f"Basic {BASIC}":
-            return False
-        return self.reply(401, WWW_Authenticate='Basic realm="git"')
-
-    def backend(self) -> None:
-        path, _, query = self.path.partition("?")
-        environment = {
-            "PATH": os.environ["PATH"],
-            "GIT_PROJECT_ROOT": str(self.server.repositories),
-            "GIT_HTTP_EXPORT_ALL": "1",
-            "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
-            "REQUEST_METHOD": self.command,
-            "PATH_INFO": path,
-            "QUERY_STRING": query,
-            "CONTENT_TYPE": self.headers.get("Content-Type", ""),
-            "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
-        }
-        question = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        answer = subprocess.run(
-            ["git", "http-backend"], env=environment, input=question, stdout=subprocess.PIPE, check=True
-        ).stdout
-        head, _, body = answer.partition(b"\r\n\r\n")
-        headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
-        status = int(headers.pop("Status", "200 OK").split()[0])
-        self.reply(status, body, **headers)
-
-
-def command_lines() -> bytes:
-    """Of all processes of this machine."""
-    lines = b""
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            lines += process.read_bytes() + b"\n"
-        except OSError:
-            continue
-    return lines
-
-
 def resident_bytes(pattern: str) -> int:
     """Of the largest process with this in its command line."""
     most = 0
@@ -181,25 +76,7 @@ def resident_bytes(pattern: str) -> int:
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A key and its own certificate authority, for 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC))
-        .not_valid_after(datetime.datetime(2100, 1, 1, tzinfo=datetime.UTC))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    path = tmp_path_factory.mktemp("tls") / "server.pem"
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(private + signed.public_bytes(pem))
-    return path
+    return write_certificate(tmp_path_factory.mktemp("tls") / "server.pem")
 
 
 @pytest.fixture
@@ -209,14 +86,12 @@ def start(certificate: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) 
     servers: list[GitServer] = []
 
     def start_one() -> GitServer:
-        servers.append(GitServer(repository.parent, certificate))
-        threading.Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        servers.append(GitServer(repository.parent, certificate=certificate, watch=command_lines))
         return servers[-1]
 
     yield start_one
     for server in servers:
-        server.shutdown()
-        server.server_close()
+        server.stop()
 
 
 @pytest.fixture
@@ -324,7 +199,7 @@ def test_repositories_are_asked_at_the_same_time_but_not_more_than_allowed(serve
     lock = threading.Lock()
     present, most = 0, 0
 
-    def slowly(_: _Handler) -> bool:
+    def slowly(_: GitHandler) -> bool:
         nonlocal present, most
         with lock:
             present += 1
@@ -373,15 +248,15 @@ def test_the_token_is_on_no_command_line_in_no_log_and_in_no_file_that_stays(
     caplog.set_level(logging.DEBUG)
     server.needs_token()
     ask(f"{server.url}/models.git", credential=GOOD)
-    assert server.url.encode() in server.command_lines  # so git's own command line was among them
-    seen = server.command_lines.decode(errors="replace") + caplog.text + "".join(capfd.readouterr())
+    assert server.url.encode() in server.processes  # so git's own command line was among them
+    seen = server.processes.decode(errors="replace") + caplog.text + "".join(capfd.readouterr())
     for secret in (TOKEN, BASIC):
         assert secret not in seen
     assert list(temporary.iterdir()) == []
 
 
 def test_a_server_that_sends_the_token_back_does_not_get_it_into_a_message(server: GitServer) -> None:
-    def echo(request: _Handler) -> bool:
+    def echo(request: GitHandler) -> bool:
         told = f"{request.headers['Authorization']} {TOKEN}\x1b[31m {BASIC}"
         line = f"ERR {told}".encode()
         body = b"001e# service=git-upload-pack\n0000" + f"{len(line) + 4:04x}".encode() + line
@@ -589,7 +464,7 @@ def test_all_repositories_together_have_a_deadline(server: GitServer) -> None:
 def test_an_answer_without_an_end_does_not_fill_the_memory(server: GitServer) -> None:
     most = 0
 
-    def endless(request: _Handler) -> bool:
+    def endless(request: GitHandler) -> bool:
         request.send_response(200)
         request.send_header("Content-Type", "application/x-git-upload-pack-advertisement")
         request.end_headers()
@@ -611,7 +486,7 @@ def test_an_answer_without_an_end_does_not_fill_the_memory(server: GitServer) ->
 def test_an_interrupt_ends_git_too(server: GitServer) -> None:
     gone, asked = threading.Event(), threading.Event()
 
-    def wait(_: _Handler) -> bool:
+    def wait(_: GitHandler) -> bool:
         asked.set()
         return gone.wait(30)
 
@@ -629,64 +504,19 @@ def test_an_interrupt_ends_git_too(server: GitServer) -> None:
 # --------------------------------------------------------------------------------------------------------- ssh
 
 
-class SshServer:
-    """An ssh server that knows one key and runs git-upload-pack."""
-
-    def __init__(self, repositories: Path, temporary: Path) -> None:
-        self.repositories = repositories
-        self.temporary = temporary
-        self.key = asyncssh.generate_private_key("ssh-ed25519")
-        self.host_key = asyncssh.generate_private_key("ssh-ed25519")
-        self.private_key = self.key.export_private_key().decode()
-        self.files: dict[str, int] = {}  #: in the folder for temporary files during a call: name -> mode
-        self.command_lines = b""
-        self.end = threading.Event()
-        started: Future[int] = Future()
-        self.thread = threading.Thread(target=lambda: asyncio.run(self.serve(started)))
-        self.thread.start()
-        self.port = started.result(20)
-        self.url = f"ssh://git@127.0.0.1:{self.port}"
-        self.known_hosts = self.known_as(self.host_key)
-
-    def known_as(self, key: asyncssh.SSHKey) -> str:
-        return f"[127.0.0.1]:{self.port} {key.export_public_key().decode()}"
-
-    async def serve(self, started: Future[int]) -> None:
-        authorized = asyncssh.import_authorized_keys(self.key.export_public_key().decode())
-        acceptor = await asyncssh.listen(
-            "127.0.0.1",
-            0,
-            server_host_keys=[self.host_key],
-            authorized_client_keys=authorized,
-            process_factory=self.run,
-            encoding=None,
-        )
-        started.set_result(acceptor.get_port())
-        await asyncio.to_thread(self.end.wait)
-        acceptor.close()
-        await acceptor.wait_closed()
-
-    async def run(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
-        for path in self.temporary.rglob("*"):
-            self.files[path.name] = stat.S_IMODE(path.stat().st_mode)
-        self.command_lines += command_lines()
-        program, argument = shlex.split(process.command or "")
-        assert program == "git-upload-pack"
-        command = ["git", "upload-pack", f"{self.repositories}{argument}"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as git:
-            await process.redirect(stdin=git.stdin, stdout=git.stdout)
-            await process.stdout.drain()
-            process.exit(await asyncio.to_thread(git.wait))
-        await process.wait_closed()
-
-    def stop(self) -> None:
-        self.end.set()
-        self.thread.join()
+@pytest.fixture
+def files() -> dict[str, int]:
+    """In the folder for temporary files during a call: name -> mode."""
+    return {}
 
 
 @pytest.fixture
-def ssh_server(repository: Path, temporary: Path) -> Iterator[SshServer]:
-    server = SshServer(repository.parent, temporary)
+def ssh_server(repository: Path, temporary: Path, files: dict[str, int]) -> Iterator[SshServer]:
+    def watch() -> bytes:
+        files.update((path.name, stat.S_IMODE(path.stat().st_mode)) for path in temporary.rglob("*"))
+        return command_lines()
+
+    server = SshServer(repository.parent, watch)
     yield server
     server.stop()
 
@@ -704,23 +534,27 @@ def test_a_key_that_was_pasted_without_its_last_line_break_is_mended(
     assert ask(f"{ssh_server.url}/models.git", credential=credential) == commit(repository)
 
 
-def test_the_private_key_is_in_a_file_of_its_owner_and_nowhere_else(ssh_server: SshServer) -> None:
+def test_the_private_key_is_in_a_file_of_its_owner_and_nowhere_else(
+    ssh_server: SshServer, files: dict[str, int]
+) -> None:
     credential = Credential.ssh_key(ssh_server.private_key, ssh_server.known_hosts)
     ask(f"{ssh_server.url}/models.git", credential=credential)
-    assert ssh_server.files["key"] == 0o600
-    assert ssh_server.url.encode() in ssh_server.command_lines
+    assert files["key"] == 0o600
+    assert ssh_server.url.encode() in ssh_server.processes
     for line in ssh_server.private_key.splitlines():
-        assert line.encode() not in ssh_server.command_lines
+        assert line.encode() not in ssh_server.processes
 
 
 @pytest.mark.parametrize("known", ["", None, "another"])
-def test_a_host_whose_key_is_not_known_is_refused(ssh_server: SshServer, known: str | None) -> None:
+def test_a_host_whose_key_is_not_known_is_refused(
+    ssh_server: SshServer, files: dict[str, int], known: str | None
+) -> None:
     if known == "another":
         known = ssh_server.known_as(asyncssh.generate_private_key("ssh-ed25519"))
     credential = Credential.ssh_key(ssh_server.private_key, known)
     told = reason(ask(f"{ssh_server.url}/models.git", credential=credential), "credential")
     assert "the host's key is not among the known ones" in told
-    assert ssh_server.files == {}
+    assert files == {}
 
 
 def test_a_key_that_the_server_does_not_know_is_refused(ssh_server: SshServer) -> None:

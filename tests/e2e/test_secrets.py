@@ -18,7 +18,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.contract.faults import FaultProxy, answer
-from tests.contract.test_source_git import GitServer, command_lines
+from tests.contract.git_servers import GitServer, command_lines
 from tests.e2e.harness import REPOSITORY, Plane, before, build, document, environment, insiders, variation
 
 CLUSTER_TOKEN = "planted-cluster-token-0815"
@@ -105,13 +105,9 @@ def plant(plane: Plane, name: str) -> Iterator[Callable[..., None]]:
 
 @pytest.fixture
 def git_server(tmp_path: Path, certificate: Path) -> Iterator[GitServer]:
-    server = GitServer(tmp_path, certificate)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
+    server = GitServer(tmp_path, certificate=certificate, watch=command_lines)
     yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    server.stop()
 
 
 def private_model(name: str, repository: str) -> str:
@@ -148,7 +144,7 @@ def test_a_git_token_is_seen_by_nobody_but_git(
     assert "remote error: Basic ***" in witness.page, "the server's words are shown, the token in them is not"
     sent = [one for one in git_server.authorizations if one]
     assert base64.b64decode(sent[0].removeprefix("Basic ")).decode() == f"bot:{GIT_TOKEN}", "and git did get it"
-    witness.command_lines += git_server.command_lines
+    witness.command_lines += git_server.processes
     assert git_server.url.encode() in witness.command_lines, "git's own command line was among them"
     witness.did_not_see(GIT_TOKEN)
 
