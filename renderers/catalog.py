@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from renderers.manifest import Origin
 from schemas.audience import Audience
@@ -45,15 +45,51 @@ class Catalog:
         return sum(len(kind) for kind in kinds) + len(self.variations)
 
 
+class BuildId(NamedTuple):
+    """A build's identity."""
+
+    id: str  #: SHA-256, 64 hex digits
+    commit: str | None  #: the commit that is built
+    provisional: bool  #: True: the branch's commit is not known here, and the real id will be another one
+
+    @property
+    def short(self) -> str:
+        """The 8 hex digits that are part of names and labels."""
+        return self.id[:8]
+
+
+class Recorded(NamedTuple):
+    """A build that is known by a record, and not (or no longer) by a spec of its own."""
+
+    build: Placed[Build]  #: as its spec was; its origin is that of the automation or variation that it is for
+    identity: BuildId
+    home: Environment  #: where it was built, and in whose object storage its artifact is
+
+
+class Stood(NamedTuple):
+    """A build that a variation serves, and its percent of the variation's own traffic; 0 before it gets any."""
+
+    recorded: Recorded
+    percent: int
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What rendering must know of the world, because specs do not say it.
 
     `commits`: (repository, branch) -> full commit id, as far as somebody asked Git. A preview without network
     has none; a build of a branch then has a provisional id, and the plan says so.
+
+    `runs`: (environment, model) -> builds that no spec names, and whose Jobs are wanted there: runs of automations.
+
+    `stands`: (environment, model, variation) -> what is served there by what was promoted: the current build, and
+    after it the one that takes over, if there is one; nothing where nothing was promoted yet. A variation that is
+    not here serves the build that its spec names.
     """
 
     commits: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    runs: Mapping[tuple[str, str], tuple[Recorded, ...]] = field(default_factory=dict)
+    stands: Mapping[tuple[str, str, str], tuple[Stood, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,32 +4,23 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import sha256
-from typing import NamedTuple
 
 import orjson
 
-from renderers.catalog import Facts
+from renderers.catalog import BuildId, Facts
 from renderers.resources import DEFAULT_BUILD, cpu_quantity, memory_quantity
 from schemas.build import Build, BuildSpecification
 from schemas.resources import Resources
 
 
-class BuildId(NamedTuple):
-    """A build's identity."""
-
-    id: str  #: SHA-256, 64 hex digits
-    commit: str | None  #: the commit that is built
-    provisional: bool  #: True: the branch's commit is not known here, and the real id will be another one
-
-    @property
-    def short(self) -> str:
-        """The 8 hex digits that are part of names and labels."""
-        return self.id[:8]
-
-
 @lru_cache(maxsize=8192)  # each of a model's renderers asks for it
-def build_id(spec: BuildSpecification, model: str, commit: str | None, *, branch: str | None = None) -> BuildId:
+def build_id(
+    spec: BuildSpecification, model: str, commit: str | None, *, branch: str | None = None, run: str = ""
+) -> BuildId:
     """The id of a build of `model` at `commit`; with no commit, a provisional one made of the branch.
+
+    `run` names a run of an automation, "nightly@2026-11-21T03:00:00.000Z": it builds the same code anew because the
+    data has changed, which no spec says. "" for the build of a spec, and for the run that a commit has started.
 
     In it is what decides the artifact, or whether there is one: the model, repository, folder and commit, main_dir,
     dependency file and folders, base image, resources, gpu_compatible, env_vars, parameters, tests
@@ -57,7 +48,7 @@ def build_id(spec: BuildSpecification, model: str, commit: str | None, *, branch
         "parameters": spec.parameters,
         "tests": spec.tests,
         "validate": spec.validate_build_artifact,
-    }
+    } | ({"run": run} if run else {})
     digest = sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
     return BuildId(digest, commit, commit is None)
 
