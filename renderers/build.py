@@ -9,9 +9,9 @@ from typing import Any
 import orjson
 
 from renderers import names, pods
-from renderers.catalog import Facts, Placed, Unit
+from renderers.catalog import BuildId, Facts, Placed, Unit
 from renderers.environment import build_account_id, namespace_id
-from renderers.identity import BuildId, identify
+from renderers.identity import identify
 from renderers.manifest import Body, Manifest, ObjectId, object_id
 from renderers.notes import Note
 from renderers.resources import build_placement

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from renderers import names
 from renderers.build import FULL_ID, PROVISIONAL
-from renderers.catalog import Facts, Placed, Unit
-from renderers.identity import BuildId, identify
+from renderers.catalog import BuildId, Facts, Placed, Unit
+from renderers.identity import identify
 from renderers.manifest import ObjectId
 from schemas.build import Build
 from schemas.environment import Environment
