@@ -21,17 +21,19 @@ $(READY):
 	@rm -f $(VENV)/ready-*
 	@touch $@
 
-run: $(READY)  ## Reconcile examples/specs into the embedded data plane on this machine, twice
+run: $(READY) tools  ## Reconcile examples/specs into the embedded data plane on this machine, twice
 	@BIN=$(BIN) sh examples/run.sh
 
 down: $(READY)  ## Stop what `make run` left running
 	@$(BIN)/reconcile down
 
-# What no Python package brings: promtool judges the PromQL. Debian has it; elsewhere those tests say what they miss.
+# What no Python package brings: a Prometheus answers the checks of a canary, a PostgreSQL is a warehouse. Debian has
+# them; elsewhere, what needs them says what it misses.
 .PHONY: tools
 tools:
-	@command -v promtool >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
-	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus; } >/dev/null
+	@{ command -v prometheus && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || \
+	  ! command -v apt-get >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	  apt-get install -qq -y --no-install-recommends prometheus postgresql; } >/dev/null
 
 test: $(READY) tools  ## All tests
 	$(BIN)/pytest -n 2 --dist worksteal -q
