@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
+    PlainSerializer,
     Strict,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -274,6 +275,7 @@ EnvVars = Annotated[
     tuple[tuple[str, str], ...],
     BeforeValidator(_env_vars),
     AfterValidator(_check_secrets),
+    PlainSerializer(dict, when_used="json"),
     Described(
         {
             "description": (
@@ -317,7 +319,8 @@ class TextMap:
     value_pattern: str = ""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(_sorted_pairs, handler(source))
+        as_read = core_schema.plain_serializer_function_ser_schema(dict, when_used="json")
+        return core_schema.no_info_before_validator_function(_sorted_pairs, handler(source), serialization=as_read)
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
         value = {"type": "string", "maxLength": 4096}
