@@ -271,7 +271,7 @@ class _Run:
         assert change.manifest is not None
         if self.lost:
             return Done(change, Outcome.BLOCKED, self.lost)
-        missing = [needed for needed in change.manifest.needs if needed in self.failed]
+        missing = [needed for needed in self._needs(change) if needed in self.failed]
         if missing:
             worst = min(missing, key=self.waiting.__contains__)
             outcome = Outcome.WAITING if worst in self.waiting else Outcome.BLOCKED
@@ -289,6 +289,14 @@ class _Run:
         except ApiError as error:
             return self._failure(change, error)
         return Done(change, Outcome.APPLIED)
+
+    def _needs(self, change: Change) -> Sequence[ObjectId]:
+        """What must be as it should be first. A way back waits for nothing that already gets requests."""
+        assert change.manifest is not None
+        if change.traffic is None:
+            return change.manifest.needs
+        named = _backends(self.target.observed.members[change.id])
+        return [n for n in change.manifest.needs if n.kind not in ("Service", "Deployment") or n.name not in named]
 
     def _leave(self, change: Change, outcome: Outcome, message: str) -> Done:
         self.failed[change.id] = message

@@ -34,15 +34,26 @@ class Rendered:
 Unresolved = Mapping[tuple[str, str], str]
 
 
-def build(catalog: Catalog, facts: Facts, unresolved: Unresolved = MappingProxyType({})) -> Iterator[Rendered]:
+#: (environment, model) -> why nobody can say what is to be served there.
+Unclear = Mapping[tuple[str, str], str]
+
+
+def build(
+    catalog: Catalog,
+    facts: Facts,
+    unresolved: Unresolved = MappingProxyType({}),
+    unclear: Unclear = MappingProxyType({}),
+) -> Iterator[Rendered]:
     """Every unit of the catalog, rendered, in a stable order.
 
     A unit with a build of an unresolved branch waits: its objects would carry an id that is not the build's. A
-    preview names no branch as unresolved, and shows provisional ids instead.
+    preview names no branch as unresolved, and shows provisional ids instead. So does one of which it is unclear what
+    it serves: what there is stays.
     """
     wanted_by: dict[tuple[DataPlane, ObjectId], Origin] = {}
-    for unit in units(catalog):
+    for unit in units(catalog, facts):
         waits = next((unresolved[branch] for branch in _branches(unit) if branch in unresolved), "")
+        waits = waits or unclear.get((unit.environment.spec.name, unit.model), "")
         if waits:
             yield Rendered(unit.environment.spec.name, unit.model, waits=waits)
         else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from reconciler import diff, inventory, readiness
+from reconciler import diff, inventory, readiness, traffic
 from reconciler.diff import FieldChange
 from reconciler.inventory import CONTENT_HASH, Inventory
 from renderers.manifest import Body, Manifest, ObjectId, Origin
@@ -69,7 +69,8 @@ class Change:
 
     `held` says why a change is not carried out (a guard, a suspended environment); "" where it is. `supersedes` is
     the object of the same lineage that goes when this one has come. `uid` is that of the live object
-    that the decision was made on: a precondition of what deletes it.
+    that the decision was made on: a precondition of what deletes it. `traffic` says how a route's requests move,
+    where they do so between builds of the same variations and nothing else changes: no guard stops that.
     """
 
     op: Op
@@ -83,6 +84,7 @@ class Change:
     uid: str = ""
     supersedes: ObjectId | None = None
     superseded_by: ObjectId | None = None
+    traffic: tuple[str, ...] | None = None
 
     @property
     def is_action(self) -> bool:
@@ -204,7 +206,11 @@ class Wanted:
     """What an environment should have.
 
     `complete`: every spec was read and is valid. If not, nothing is deleted and no existing route changes, because
-    an object that a broken spec asks for looks just like one that nobody wants.
+    an object that a broken spec asks for looks just like one that nobody wants. Requests may still move between the
+    builds of a variation: who gets which variation stays as it is.
+
+    `keep`: what is not wanted any more and stays all the same, until the cluster cleans it up: Jobs of runs that have
+    finished, whose logs people read.
     """
 
     environment: str
@@ -212,6 +218,7 @@ class Wanted:
     complete: bool = True
     suspended: bool = False
     in_specs: bool = True
+    keep: frozenset[ObjectId] = frozenset()
 
 
 # -- Deciding -------------------------------------------------------------------------------------------------------
@@ -259,7 +266,7 @@ def offline(manifests: Iterable[Manifest]) -> list[Change]:
 
 def environment(wanted: Wanted, observed: Observed) -> tuple[list[Change], list[Guard]]:
     """The changes of one environment, in order, and the limits that they ran into."""
-    changes = [_change(manifest, observed) for manifest in wanted.manifests]
+    changes = _with_traffic([_change(manifest, observed) for manifest in wanted.manifests], observed)
     deletions = _deletions(wanted, observed)
     changes, deletions = _paired(changes, deletions, observed)
     approval = plan_id((*changes, *deletions))
@@ -379,6 +386,27 @@ def _change(manifest: Manifest, observed: Observed) -> Change:
             return replace(base, op=Op.REFUSED, reason=message)
 
 
+def _with_traffic(changes: list[Change], observed: Observed) -> list[Change]:
+    """Tells of each route that changes whether all that it does is to move requests between builds."""
+    routes = [n for n, c in enumerate(changes) if c.id.kind == "HTTPRoute" and c.uid and c.is_action]
+    if not routes:
+        return changes
+    services = [body for target, body in observed.members.items() if target.kind == "Service"]
+    services += [c.manifest.body for c in changes if c.id.kind == "Service" and c.manifest is not None]
+    known = traffic.backends(services)
+    for number in routes:
+        change = changes[number]
+        match observed.predictions.get(change.id):
+            case Predicted(body):
+                new = body
+            case _:
+                assert change.manifest is not None
+                new = change.manifest.body
+        moved = traffic.between_builds(observed.members[change.id], new, known)
+        changes[number] = replace(change, traffic=moved)
+    return changes
+
+
 def _only_wanted(fields: tuple[FieldChange, ...]) -> tuple[FieldChange, ...]:
     """Of a comparison with a manifest that lacks the server's defaults: only what the manifest does say."""
     return tuple(change for change in fields if change.new is not diff.ABSENT)
@@ -396,7 +424,7 @@ def _deletions(wanted: Wanted, observed: Observed) -> list[Change]:
     deletions = []
     for target, body in sorted(observed.members.items()):
         metadata = body["metadata"]
-        if target in desired or metadata.get("uid") in kept_uids:
+        if target in desired or target in wanted.keep or metadata.get("uid") in kept_uids:
             continue
         change = Change(
             Op.DELETE,
@@ -424,12 +452,14 @@ def _why_kept(target: ObjectId, metadata: Body) -> str:
 
 
 def _paired(changes: list[Change], deletions: list[Change], observed: Observed) -> tuple[list[Change], list[Change]]:
-    """Pairs what goes with what comes in its place: same kind, same lineage, another name."""
-    successors = {
-        key: change.id
-        for change in changes
-        if change.manifest is not None and (key := _lineage(change.id, change.manifest.body)) is not None
-    }
+    """Pairs what goes with what takes its place: same kind, same lineage, another name.
+
+    That is the sibling that is there already, if there is one: what remains when a build has taken over, or failed to.
+    """
+    successors: dict[tuple[str, str], ObjectId] = {}
+    for change in sorted(changes, key=lambda change: (not change.uid, change.id)):
+        if change.manifest is not None and (key := _lineage(change.id, change.manifest.body)) is not None:
+            successors.setdefault(key, change.id)
     paired: dict[ObjectId, ObjectId] = {}
     for index, deletion in enumerate(deletions):
         key = _lineage(deletion.id, observed.members[deletion.id])
@@ -461,7 +491,7 @@ def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change], app
     if observed.rebuilt:
         message = "the inventory was lost and is rebuilt from labels; this run deletes nothing, the next one may"
         return [Guard(name, "prune/rebuilt", message)]
-    total = sum(target.kind not in NEVER_PRUNED for target in observed.members)
+    total = sum(target.kind not in NEVER_PRUNED and target not in wanted.keep for target in observed.members)
     if lost and (len(lost) >= total or not wanted.in_specs):
         number = f"all {total} objects" if len(lost) >= total else f"{len(lost)} of {total} objects"
         number = "the only object" if total == 1 else number
@@ -479,7 +509,8 @@ def _touches_protected(change: Change, observed: Observed) -> bool:
     if live is None or not change.is_action or live["metadata"].get("annotations", {}).get(PROTECTED) != "true":
         return False
     if change.id.kind == "HTTPRoute":
-        return change.op is Op.DELETE or any(field.path.startswith("spec.rules") for field in change.fields)
+        rules = any(field.path.startswith("spec.rules") for field in change.fields)
+        return change.op is Op.DELETE or (rules and change.traffic is None)
     return change.op is Op.DELETE and change.superseded_by is None
 
 
@@ -506,7 +537,7 @@ def _silences(change: Change, silenced: Collection[str], observed: Observed) -> 
 
 
 def _held_while_incomplete(change: Change) -> Change:
-    if change.id.kind == "HTTPRoute" and change.uid and change.is_action:
+    if change.id.kind == "HTTPRoute" and change.uid and change.is_action and change.traffic is None:
         return _held(change, "not all specs could be read and rendered, so existing routes stay as they are")
     return change
 

@@ -7,7 +7,7 @@ and labels come from `names`, build ids from `identity`, sizes from `resources`,
 
 from __future__ import annotations
 
-from renderers import autoscaling, build, environment, monitoring, routing, serving
+from renderers import autoscaling, batch, build, environment, monitoring, routing, serving
 from renderers.catalog import Facts, Unit
 from renderers.manifest import Manifest
 from renderers.notes import Note, Refused
@@ -23,6 +23,7 @@ def render(unit: Unit, facts: Facts) -> list[Manifest]:
         return environment.render(unit)
     return [
         *build.render(unit, facts),
+        *batch.render(unit, facts.batches.get((unit.environment.spec.name, unit.model), ())),
         *serving.render(unit, facts),
         *routing.render(unit, facts),
         *autoscaling.render(unit, facts),
@@ -36,6 +37,7 @@ def notes(unit: Unit, facts: Facts) -> list[Note]:
         return environment.notes(unit)
     return [
         *build.notes(unit, facts),
+        *batch.notes(unit, facts.batches.get((unit.environment.spec.name, unit.model), ())),
         *serving.notes(unit, facts),
         *routing.notes(unit, facts),
         *autoscaling.notes(unit, facts),

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from renderers.catalog import Facts, Unit
+from renderers.catalog import Facts, Placed, Unit
 from renderers.environment import namespace_id
 from renderers.gateways import gateway_features
 from renderers.manifest import Manifest, object_id
 from renderers.metrics import DURATION, REQUESTS, pods_of
 from renderers.notes import Note, Refused
-from renderers.served import Served, prometheus_of, served
+from renderers.served import Served, by_variation, is_shadow, prometheus_of, served, traffic_of
 from renderers.serving import CONTAINER
 from renderers.template import Template
 from schemas.autoscaling import PERCENTILES, AutoScaleConfig, PrometheusTrigger
 from schemas.environment import Environment
 from schemas.matching import compile_re2
+from schemas.variation import Variation
 
 _SCALED_OBJECT = Template("scaled-object")
 
@@ -35,14 +36,15 @@ NEVER = "1e15"
 
 
 def render(unit: Unit, facts: Facts) -> list[Manifest]:
-    """A ScaledObject for each autoscaled variation. Errors: `Refused`."""
+    """A ScaledObject for each build of an autoscaled variation. Errors: `Refused`."""
     environment = unit.environment.spec
     manifests: list[Manifest] = []
+    for variation in unit.variations:  # also one that waits for its first build: not only then should people hear of it
+        _refuse_what_cannot_work(variation, unit)
     for one in served(unit, facts):
         config = one.variation.spec.deployment.auto_scale_config
         if config is None:
             continue
-        _refuse_what_cannot_work(one, config, environment)
         body = _SCALED_OBJECT(
             name=one.name,
             namespace=environment.namespace_name,
@@ -64,7 +66,7 @@ def render(unit: Unit, facts: Facts) -> list[Manifest]:
 def notes(unit: Unit, facts: Facts) -> list[Note]:
     """What a number in the spec means here, where that may surprise."""
     told: list[Note] = []
-    for one in served(unit, facts):
+    for one, *_ in by_variation(served(unit, facts)):
         spec = one.variation.spec
         config = spec.deployment.auto_scale_config
         if config is None:
@@ -97,8 +99,11 @@ def _surprises(config: AutoScaleConfig) -> list[str]:
     return texts
 
 
-def _refuse_what_cannot_work(one: Served, config: AutoScaleConfig, environment: Environment) -> None:
-    origin, what = one.variation.origin, f"variation {one.variation.spec.name} of {one.variation.spec.model}"
+def _refuse_what_cannot_work(variation: Placed[Variation], unit: Unit) -> None:
+    spec, origin, environment = variation.spec, variation.origin, unit.environment.spec
+    config, what = spec.deployment.auto_scale_config, f"variation {spec.name} of {spec.model}"
+    if config is None:
+        return
     if prometheus_of(environment) is None:
         raise Refused(
             origin,
@@ -116,7 +121,7 @@ def _refuse_what_cannot_work(one: Served, config: AutoScaleConfig, environment: 
                 "a variation that no pod answered",
                 "min_replica_count: 1; or a trigger on throughput (avg or sum) behind Istio",
             )
-        if one.is_shadow:
+        if is_shadow(traffic_of(spec, unit)):
             raise Refused(
                 origin,
                 "autoscaling/never-wakes",

@@ -41,21 +41,22 @@ RESULT = "/dev/termination-log"
 
 
 def render(unit: Unit, facts: Facts) -> list[Manifest]:
-    """For each build that runs here, in order of name: the account of its own role, if it has one, and its Job.
+    """For each build that runs here: the account of its own role, if it has one, and its Job.
 
-    Two specs of the same content are one build, and have one Job, of the first of them. Errors: `Refused`.
+    Builds of specs come first, in order of name, then runs of automations. Two of the same content are one build,
+    and have one Job, of the first of them. Errors: `Refused`.
     """
     environment = unit.environment.spec
     namespace = namespace_id(environment)
     manifests: dict[ObjectId, Manifest] = {}
-    for build, identity in _distinct(unit, facts):
+    for build, identity, lineage in _distinct(unit, facts):
         account = build_account_id(environment)
         if build.spec.assumed_iam_role is not None:
             body = _account(build, build.spec.assumed_iam_role, environment)
             account = object_id(body)
             made = Manifest(account, body, build.origin, environment.name, (namespace,))
             manifests.setdefault(account, made)
-        job = _job(build, identity, environment, account.name)
+        job = _job(build, identity, lineage, environment, account.name)
         made = Manifest(object_id(job), job, build.origin, environment.name, (namespace, account))
         manifests[made.id] = made
     return list(manifests.values())
@@ -82,14 +83,24 @@ def notes(unit: Unit, facts: Facts) -> list[Note]:
     return told
 
 
-def _distinct(unit: Unit, facts: Facts) -> Iterator[tuple[Placed[Build], BuildId]]:
+def _distinct(unit: Unit, facts: Facts) -> Iterator[tuple[Placed[Build], BuildId, str]]:
+    """Each build with its lineage: a spec's next commit takes the place of its last one, and a run nobody's."""
     seen: set[str] = set()
-    for name in sorted(unit.runs_here):
-        build = unit.builds[name]
-        identity = identify(build.spec, facts)
+    for build, identity, lineage in (*_of_specs(unit, facts), *_of_runs(unit, facts)):
         if identity.id not in seen:
             seen.add(identity.id)
-            yield build, identity
+            yield build, identity, lineage
+
+
+def _of_specs(unit: Unit, facts: Facts) -> Iterator[tuple[Placed[Build], BuildId, str]]:
+    for name in sorted(unit.runs_here):
+        build = unit.builds[name]
+        yield build, identify(build.spec, facts), f"build/{name}"
+
+
+def _of_runs(unit: Unit, facts: Facts) -> Iterator[tuple[Placed[Build], BuildId, str]]:
+    for build, identity, _ in facts.runs.get((unit.environment.spec.name, unit.model), ()):
+        yield build, identity, ""
 
 
 def _account(build: Placed[Build], role: str, environment: Environment) -> Body:
@@ -104,7 +115,7 @@ def _account(build: Placed[Build], role: str, environment: Environment) -> Body:
     )
 
 
-def _job(build: Placed[Build], identity: BuildId, environment: Environment, account: str) -> Body:
+def _job(build: Placed[Build], identity: BuildId, lineage: str, environment: Environment, account: str) -> Body:
     spec, defaults = build.spec, environment.defaults
     placement = build_placement(spec.resources, spec.purchase_option, defaults, build.origin)
     name = names.job_name(spec.model, identity.short)
@@ -115,7 +126,7 @@ def _job(build: Placed[Build], identity: BuildId, environment: Environment, acco
         name=name,
         namespace=environment.namespace_name,
         labels=labels if defaults.queue_name is None else labels | {QUEUE: defaults.queue_name},
-        annotations=_annotations(build, identity),
+        annotations=_annotations(build, identity, lineage),
         deadline_seconds=spec.timeout_minutes * 60,
         pod_labels=labels,
         service_account=account,
@@ -188,8 +199,8 @@ def _environment_variables(spec: Build, identity: BuildId, environment: Environm
     )
 
 
-def _annotations(build: Placed[Build], identity: BuildId) -> dict[str, str]:
-    made = names.provenance(build.origin, f"build/{build.spec.name}")
+def _annotations(build: Placed[Build], identity: BuildId, lineage: str) -> dict[str, str]:
+    made = names.provenance(build.origin, lineage)
     made[FULL_ID] = identity.id
     if identity.commit is not None:
         made[COMMIT] = identity.commit

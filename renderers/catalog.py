@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 
 from renderers.manifest import Origin
 from schemas.audience import Audience
-from schemas.automation import Automation
+from schemas.automation import Automation, BatchExecution
 from schemas.base import SpecModel
 from schemas.build import Build
 from schemas.environment import Environment
@@ -66,6 +67,17 @@ class Recorded(NamedTuple):
     home: Environment  #: where it was built, and in whose object storage its artifact is
 
 
+class BatchRun(NamedTuple):
+    """A run of an automation that predicts on files, as its record says it."""
+
+    id: str  #: SHA-256, 64 hex digits
+    at: datetime  #: the instant that dates in the names of folders are those of
+    automation: str
+    batch: BatchExecution
+    build: Recorded  #: what it predicts with
+    origin: Origin  #: the automation's
+
+
 class Stood(NamedTuple):
     """A build that a variation serves, and its percent of the variation's own traffic; 0 before it gets any."""
 
@@ -81,6 +93,7 @@ class Facts:
     has none; a build of a branch then has a provisional id, and the plan says so.
 
     `runs`: (environment, model) -> builds that no spec names, and whose Jobs are wanted there: runs of automations.
+    `batches`: the same for runs that predict on files.
 
     `stands`: (environment, model, variation) -> what is served there by what was promoted: the current build, and
     after it the one that takes over, if there is one; nothing where nothing was promoted yet. A variation that is
@@ -89,6 +102,7 @@ class Facts:
 
     commits: Mapping[tuple[str, str], str] = field(default_factory=dict)
     runs: Mapping[tuple[str, str], tuple[Recorded, ...]] = field(default_factory=dict)
+    batches: Mapping[tuple[str, str], tuple[BatchRun, ...]] = field(default_factory=dict)
     stands: Mapping[tuple[str, str, str], tuple[Stood, ...]] = field(default_factory=dict)
 
 
@@ -111,18 +125,21 @@ class Unit:
     audiences: Mapping[str, Placed[Audience]] = field(default_factory=dict)
 
 
-def units(catalog: Catalog) -> Iterator[Unit]:
+_NO_FACTS = Facts()
+
+
+def units(catalog: Catalog, facts: Facts = _NO_FACTS) -> Iterator[Unit]:
     """Every unit, environments in order of promotion, and in each its own objects before its models.
 
     A variation that is implied by an automation (its `variation_name` has no spec) is among the variations.
     A build runs where its `environment` says, or else in the first environment, in order of promotion, of the
     variations that serve it, or else in the first environment of all; nowhere while that one is left out.
+    A model has a unit wherever it is served or built, by its automations as well, and where `facts` has runs of it.
     """
     order = promotion_order(catalog)
-    variations = dict(catalog.variations) | _implied_variations(catalog, order)
     served: dict[str, dict[str, list[Placed[Variation]]]] = {name: {} for name in order}
     users: dict[str, set[str]] = {}
-    for _, variation in sorted(variations.items()):
+    for _, variation in sorted(variations(catalog, order).items()):
         for name in variation.spec.environments:
             here = Placed(variation.spec.in_environment(name), variation.origin)
             served[name].setdefault(here.spec.model, []).append(here)
@@ -137,6 +154,10 @@ def units(catalog: Catalog) -> Iterator[Unit]:
         if place in runs:
             runs[place].setdefault(build.spec.model, []).append(name)
             built_in[name] = catalog.environments[place].spec
+    automated = [(automation_environment(catalog, a.spec, order), a.spec.model) for a in catalog.automations.values()]
+    for place, model in (*automated, *facts.runs, *facts.batches):
+        if place in runs:
+            runs[place].setdefault(model, [])
     for name in order:
         environment = catalog.environments[name]
         yield Unit(environment, "")
@@ -169,7 +190,36 @@ def promotion_order(catalog: Catalog) -> list[str]:
     return list(done)
 
 
-def _implied_variations(catalog: Catalog, order: list[str]) -> dict[tuple[str, str], Placed[Variation]]:
+def variations(catalog: Catalog, order: Sequence[str]) -> dict[tuple[str, str], Placed[Variation]]:
+    """All variations by (model, name), those that automations imply included. `order` is that of promotion."""
+    return dict(catalog.variations) | _implied_variations(catalog, order)
+
+
+def automation_environment(catalog: Catalog, automation: Automation, order: Sequence[str]) -> str:
+    """Where an automation builds, or predicts on files: where it says, or else the first of its environments.
+
+    Its environments are those that it deploys to, or else those of its variation; all where it has neither.
+    `order` is that of promotion. "" where there is no environment at all.
+    """
+    if automation.environment is not None:
+        return automation.environment
+    theirs = _environments_of(catalog, automation, order)
+    return next((name for name in order if not theirs or name in theirs), "")
+
+
+def _environments_of(catalog: Catalog, automation: Automation, order: Sequence[str]) -> tuple[str, ...]:
+    target, batch = automation.deployment_spec, automation.batch_execution
+    if target is not None:
+        variation = catalog.variations.get((automation.model, target.variation_name))
+        return target.environments or (variation.spec.environments if variation else ())
+    if batch is not None:
+        key = automation.model, batch.variation
+        variation = catalog.variations.get(key) or _implied_variations(catalog, order).get(key)
+        return variation.spec.environments if variation else ()
+    return ()
+
+
+def _implied_variations(catalog: Catalog, order: Sequence[str]) -> dict[tuple[str, str], Placed[Variation]]:
     """What automations deploy to without a variation spec: one that takes everybody."""
     implied: dict[tuple[str, str], Placed[Variation]] = {}
     for name, automation in sorted(catalog.automations.items()):
@@ -177,7 +227,7 @@ def _implied_variations(catalog: Catalog, order: list[str]) -> dict[tuple[str, s
         target = spec.deployment_spec
         if target is None or (spec.model, target.variation_name) in catalog.variations:
             continue
-        environments = target.environments or ((spec.environment,) if spec.environment else tuple(order[:1]))
+        environments = target.environments or tuple(filter(None, [automation_environment(catalog, spec, order)]))
         if not environments:
             continue
         variation = Variation(

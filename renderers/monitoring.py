@@ -16,7 +16,7 @@ from renderers.catalog import Facts, Unit
 from renderers.environment import namespace_id
 from renderers.manifest import Manifest, object_id
 from renderers.metrics import DURATION, GATE_VERDICTS, REQUESTS, SCRAPE_SECONDS
-from renderers.served import Served, served
+from renderers.served import Served, by_variation, served
 from renderers.template import Template
 
 _POD_MONITOR = Template("pod-monitor")
@@ -76,7 +76,7 @@ def _rules(unit: Unit, here: list[Served]) -> list[dict[str, Any]]:
             "(variation {{ $labels.variation }}, build {{ $labels.build_id }})",
         )
     ]
-    for one in here:
+    for one, *_ in by_variation(here):
         spec = one.variation.spec
         limit = round(spec.deployment.http_request_timeout_ms * LATENCY_PART)
         buckets = f'sum by (le, {_BY}) (rate({DURATION}_bucket{{{scope},variation="{spec.name}"}}[5m]))'
@@ -90,8 +90,9 @@ def _rules(unit: Unit, here: list[Served]) -> list[dict[str, Any]]:
                 f"variation {spec.name} is {spec.deployment.http_request_timeout_ms} ms",
             )
         )
-    # A variation without pods has no samples of its own, so its silence would look like health.
-    awake = [one.name for one in here if not _may_sleep(one)]
+    # A variation without pods has no samples of its own, so its silence would look like health. A build that gets
+    # nothing yet may still be starting.
+    awake = [one.name for one in here if one.percent and not _may_sleep(one)]
     if awake:
         available = (
             "kube_deployment_status_replicas_available"

@@ -18,48 +18,39 @@ that every request has.
 Backends of a rule are in order of their variations' names, those of one variation in the order in which they came (a
 canary's new build after the current one), and their weights always sum to the same. So a gateway that pins users by a
 hash gives each variation one stretch of all users, which a growing share takes from its neighbour's end: nobody who
-has the new build goes back to the old one.
+has the new build goes back to the old one. A variation's stretch is cut first, and then shared among its builds, so
+that no step of a canary moves anybody between variations.
+
+A build that takes over is not named before it gets traffic, so that the route waits for its pods then and not earlier.
+The current build stays named, with a weight of 0, for as long as it stands: the way back waits for nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
-from itertools import accumulate, combinations, pairwise
-from typing import Any, NamedTuple, TypeVar
+from itertools import accumulate, chain, combinations, pairwise
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from renderers import names, resolver
-from renderers.audiences import (
-    HeaderMatch,
-    Match,
-    NotNative,
-    Unsound,
-    check,
-    compile_audience,
-    disjoint,
-    rank,
-)
+from renderers.audiences import HeaderMatch, Match, NotNative, Unsound, check, disjoint
 from renderers.catalog import Facts, Unit
 from renderers.environment import namespace_id
 from renderers.gateways import GatewayFeatures, gateway_features
 from renderers.manifest import Manifest, ObjectId, object_id
+from renderers.native import MATCHES, MATCHES_PER_RULE, RULES, native
 from renderers.notes import Note, Refused
-from renderers.served import Served, served
+from renderers.served import Served, by_variation, served
 from renderers.serving import SERVICE_PORT
 from renderers.template import Template
 from schemas.audience import Audience
 from schemas.matching import AUDIENCE_HEADER, EVERYBODY_ELSE, headers, in_order
-from schemas.variation import Traffic
+from schemas.variation import Traffic, Variation
 
 T = TypeVar("T")
 
 _ROUTE = Template("http-route")
 _STICKY = Template("backend-traffic-policy")
-
-#: Limits of HTTPRoute (Gateway API v1.6). A controller may take a route that breaks one, and then ignore it.
-RULES = 16
-MATCHES_PER_RULE = 64
-MATCHES = 128
 
 #: What the weights of a rule sum to, always: a gateway that pins users by a hash would move most of them otherwise.
 #: A variation's percent are hundreds of it, so that a canary can take a percent of a percent.
@@ -69,11 +60,20 @@ WEIGHT_TOTAL = 10_000
 TIMEOUT_MARGIN = 1000
 
 
-class Share(NamedTuple):
-    """A variation and what it gets of an audience's requests."""
+#: The builds of each variation, the current one first.
+_Variations: TypeAlias = Sequence[Sequence[Served]]
 
-    served: Served
+
+class Share(NamedTuple):
+    """A variation, by its builds, and what it gets of an audience's requests."""
+
+    builds: Sequence[Served]  #: the current one first
     traffic: Traffic
+
+    @property
+    def variation(self) -> Variation:
+        """Whose share it is."""
+        return self.builds[0].variation.spec
 
 
 class Plan(NamedTuple):
@@ -90,10 +90,10 @@ def render(unit: Unit, facts: Facts) -> list[Manifest]:
 
     Nothing where nothing is served. Errors: `Refused`.
     """
-    here = served(unit, facts)
+    here = _routed(unit, facts)
     if not here:
         return []
-    environment, origin = unit.environment.spec, here[0].variation.origin
+    environment, origin = unit.environment.spec, here[0][0].variation.origin
     plan = _plan(unit, here)
     (main, by_audience), *others = _layout(unit, here, plan)
     manifests: list[Manifest] = []
@@ -117,14 +117,14 @@ def render(unit: Unit, facts: Facts) -> list[Manifest]:
 
 def _route(
     unit: Unit,
-    here: list[Served],
+    here: _Variations,
     name: str,
     rules: list[dict[str, Any]],
     *,
     answers: bool = False,
     after: Iterable[ObjectId] = (),
 ) -> Manifest:
-    environment, origin = unit.environment.spec, here[0].variation.origin
+    environment, origin = unit.environment.spec, here[0][0].variation.origin
     body = _ROUTE(
         name=name,
         namespace=environment.namespace_name,
@@ -139,25 +139,31 @@ def _route(
         rules=rules,
     )
     needs = [namespace_id(environment)]
-    for one in here:
+    for one in chain.from_iterable(here):
         needs.append(one.service_id(environment))
         # Who answers must be there first. A shadow that cannot be built holds nobody up.
-        if any(share.weight and not share.shadow for share in one.traffic):
+        if one.percent and any(share.weight and not share.shadow for share in one.traffic):
             needs.append(one.deployment_id(environment))
     return Manifest(object_id(body), body, origin, environment.name, (*needs, *after))
 
 
-def _protection(here: Sequence[Served]) -> dict[str, str]:
+def _routed(unit: Unit, facts: Facts) -> _Variations:
+    """The builds that the routes name, variation by variation, the current one first."""
+    groups = [group for group in by_variation(served(unit, facts)) if any(one.percent for one in group)]
+    return [[group[0], *(one for one in group[1:] if one.percent)] for group in groups]
+
+
+def _protection(here: _Variations) -> dict[str, str]:
     """The route decides who gets a protected variation, so it is protected too."""
-    return {names.PROTECTED: "true"} if any(one.variation.spec.protected for one in here) else {}
+    return {names.PROTECTED: "true"} if any(one.variation.spec.protected for one, *_ in here) else {}
 
 
 def notes(unit: Unit, facts: Facts) -> list[Note]:
     """The mode and why, and who gets no answer. Errors: `Refused`."""
-    here = served(unit, facts)
+    here = _routed(unit, facts)
     if not here:
         return []
-    plan, origin, told = _plan(unit, here), here[0].variation.origin, []
+    plan, origin, told = _plan(unit, here), here[0][0].variation.origin, []
     where = f"{unit.model} in {unit.environment.spec.name}"
     gateway = gateway_features(unit.environment.spec)
     if plan.audiences:
@@ -199,27 +205,31 @@ def notes(unit: Unit, facts: Facts) -> list[Note]:
 # --- deciding ----------------------------------------------------------------------------------------------------
 
 
-def _plan(unit: Unit, here: list[Served]) -> Plan:
+def _plan(unit: Unit, here: _Variations) -> Plan:
     shares: dict[str | None, list[Share]] = {}
-    for one in here:
-        for traffic in one.traffic:
-            shares.setdefault(traffic.audience, []).append(Share(one, traffic))
+    for builds in here:
+        for traffic in builds[0].traffic:
+            shares.setdefault(traffic.audience, []).append(Share(builds, traffic))
     # A rule with nobody behind it would answer 500.
     shares = {name: of for name, of in shares.items() if any(s.traffic.weight for s in of if not s.traffic.shadow)}
     audiences = in_order(unit.audiences[name].spec for name in shares if name is not None)
     _refuse_unsound(unit, audiences)
     gateway = gateway_features(unit.environment.spec)
     try:
-        matches, because = _native(audiences, gateway, everybody=None in shares), ""
+        matches, because = native(audiences, gateway, paths=len(_PATHS), everybody=None in shares), ""
     except NotNative as reason:
         matches, because = {a.name: ((HeaderMatch(AUDIENCE_HEADER, "Exact", a.name),),) for a in audiences}, str(reason)
     return Plan(audiences, shares, matches, because)
 
 
 def _is_sticky(unit: Unit, plan: Plan) -> bool:
-    """Whether there is anything to decide that a user should not feel twice."""
-    split = any(len([s for s in shares if not s.traffic.shadow]) > 1 for shares in plan.shares.values())
-    return split and unit.environment.spec.gateway.sticky_header is not None
+    """Whether there is anything to decide that a user should not feel twice; a canary counts before its first step."""
+    return unit.environment.spec.gateway.sticky_header is not None and any(map(_is_split, plan.shares.values()))
+
+
+def _is_split(shares: Iterable[Share]) -> bool:
+    answering = [share for share in shares if not share.traffic.shadow]
+    return len(answering) > 1 or any(len(s.builds) > 1 or s.variation.rollout != "replace" for s in answering)
 
 
 def _refuse_unsound(unit: Unit, audiences: list[Audience]) -> None:
@@ -241,59 +251,6 @@ def _refuse_unsound(unit: Unit, audiences: list[Audience]) -> None:
             )
 
 
-def _native(audiences: list[Audience], gateway: GatewayFeatures, *, everybody: bool) -> dict[str, tuple[Match, ...]]:
-    """Header matches that the gateway tries in the order of the audiences, or NotNative.
-
-    `everybody`: a rule for everybody else follows.
-    """
-    if len(audiences) + everybody > RULES:
-        raise NotNative(
-            f"{len(audiences)} audiences{' and everybody else' * everybody} would need a rule each, and a route has "
-            f"{RULES}"
-        )
-    matches = {audience.name: compile_audience(audience, gateway) for audience in audiences}
-    late = _tried_too_late(audiences, matches, gateway)
-    if late is not None:
-        level = {
-            audience.name: compile_audience(audience, gateway, exact=not gateway.exact_first) for audience in audiences
-        }
-        if (made := _levelled(level, gateway)) is None:
-            raise NotNative(
-                f"{late[0]} comes before {late[1]}, and a gateway tries the audience with more headers first"
-            )
-        matches = made
-    counts = {name: len(of) * len(_PATHS) for name, of in matches.items()}
-    for name, count in counts.items():
-        if count > MATCHES_PER_RULE:
-            raise NotNative(f"{name} would need {count} matches, and a rule has {MATCHES_PER_RULE}")
-    if (total := sum(counts.values()) + len(_PATHS) * everybody) > MATCHES:
-        raise NotNative(f"the route would need {total} matches, and {MATCHES} is the most")
-    return matches
-
-
-def _tried_too_late(
-    audiences: list[Audience], matches: Mapping[str, tuple[Match, ...]], gateway: GatewayFeatures
-) -> tuple[str, str] | None:
-    """Two audiences of which the gateway would prefer the second, although a request can be in both."""
-    for first, second in combinations(audiences, 2):
-        prefers_second = rank(matches[second.name], gateway) > rank(matches[first.name], gateway)
-        if prefers_second and not disjoint(first, second):
-            return first.name, second.name
-    return None
-
-
-def _levelled(matches: dict[str, tuple[Match, ...]], gateway: GatewayFeatures) -> dict[str, tuple[Match, ...]] | None:
-    """The matches with as many headers each, so that the gateway goes by their order; None where it cannot be done.
-
-    What is added are headers that every request has, with any value.
-    """
-    most = max(len(of[0]) for of in matches.values())
-    if most - min(len(of[0]) for of in matches.values()) > len(gateway.always_present):
-        return None
-    anything = tuple(HeaderMatch(name, "RegularExpression", ".*") for name in gateway.always_present)
-    return {name: tuple(match + anything[: most - len(match)] for match in of) for name, of in matches.items()}
-
-
 # --- writing -----------------------------------------------------------------------------------------------------
 
 #: Kind and form of the paths by audience, and of those of one variation.
@@ -308,19 +265,19 @@ _DIRECT_PATHS = (
 _Layout = list[tuple[str, list[dict[str, Any]]]]
 
 
-def _layout(unit: Unit, here: list[Served], plan: Plan) -> _Layout:
+def _layout(unit: Unit, here: _Variations, plan: Plan) -> _Layout:
     """The model's route: direct rules first, then the audiences in order, then everybody else.
 
     Where these are too many, it has the audiences alone, and the direct rules follow in routes of their own.
     """
     gateway, name = gateway_features(unit.environment.spec), names.object_name(unit.model)
-    direct = [_direct_rule(unit, one, gateway) for one in here]
+    direct = [_direct_rule(unit, builds, gateway) for builds in here]
     by_audience = _rules(unit, plan, gateway)
     if _fits(together := direct + by_audience):
         return [(name, together)]
     if not _fits(by_audience):
         raise Refused(
-            here[0].variation.origin,
+            here[0][0].variation.origin,
             "routing/too-many-rules",
             f"the {len(plan.audiences)} audiences of {unit.model} in {unit.environment.spec.name} share their requests "
             f"in {len(by_audience)} different ways, which takes {len(by_audience)} rules and "
@@ -381,7 +338,7 @@ def _alike(plan: Plan) -> list[list[Audience]]:
     groups: dict[tuple[tuple[str, int, bool], ...], list[Audience]] = {}
     for audience in plan.audiences:
         shares = plan.shares[audience.name]
-        key = tuple((one.name, traffic.weight, traffic.shadow) for one, traffic in shares)
+        key = tuple((share.variation.name, share.traffic.weight, share.traffic.shadow) for share in shares)
         groups.setdefault(key, []).append(audience)
     most = MATCHES_PER_RULE // len(_PATHS)
     return [batch for group in groups.values() for batch in _batches(group, most)]
@@ -400,13 +357,13 @@ def _nobody_rule(unit: Unit, matches: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _direct_rule(unit: Unit, one: Served, gateway: GatewayFeatures) -> dict[str, Any]:
-    variation = one.variation.spec.name
+def _direct_rule(unit: Unit, builds: Sequence[Served], gateway: GatewayFeatures) -> dict[str, Any]:
+    variation = builds[0].variation.spec.name
     return _rule(
         names.object_name("variation", variation),
         _matches(_DIRECT_PATHS, ((),), model=unit.model, variation=variation),
         [_header_filter({"remove": [AUDIENCE_HEADER]})],
-        [Share(one, Traffic())],
+        [Share(builds, Traffic())],
         gateway,
     )
 
@@ -433,17 +390,19 @@ def _rule(
     gateway: GatewayFeatures,
 ) -> dict[str, Any]:
     answering = [share for share in shares if not share.traffic.shadow]
-    weights = _scaled([share.traffic.weight for share in answering])
+    stretches = _scaled([share.traffic.weight for share in answering], WEIGHT_TOTAL)
     rule: dict[str, Any] = {
         "name": name,
         "matches": matches,
         "filters": filters,
         "backendRefs": [
-            _backend(share.served) | {"weight": weight} for share, weight in zip(answering, weights, strict=True)
+            _backend(one) | {"weight": weight}
+            for share, stretch in zip(answering, stretches, strict=True)
+            for one, weight in zip(share.builds, _scaled([b.percent for b in share.builds], stretch), strict=True)
         ],
     }
     if gateway.timeouts:
-        longest = max(share.served.variation.spec.deployment.http_request_timeout_ms for share in answering)
+        longest = max(share.variation.deployment.http_request_timeout_ms for share in answering)
         duration = _duration(longest + TIMEOUT_MARGIN)
         rule["timeouts"] = {"request": duration, "backendRequest": duration}
     return rule
@@ -457,17 +416,21 @@ def _service(name: str) -> dict[str, Any]:
     return {"group": "", "kind": "Service", "name": name, "port": SERVICE_PORT}
 
 
-def _scaled(percents: list[int]) -> list[int]:
-    """Weights in these proportions that sum to WEIGHT_TOTAL, also where a variation that waits has left a gap."""
-    marks = [mark * WEIGHT_TOTAL // sum(percents) for mark in accumulate(percents, initial=0)]
+def _scaled(percents: list[int], total: int) -> list[int]:
+    """Weights in these proportions that sum to the total, also where a variation that waits has left a gap."""
+    if len(percents) == 1:
+        return [total]
+    whole = sum(percents)
+    marks = [mark * total // whole for mark in accumulate(percents, initial=0)]
     return [high - low for low, high in pairwise(marks)]
 
 
 def _mirrors(shares: list[Share], gateway: GatewayFeatures) -> list[dict[str, Any]]:
     filters: list[dict[str, Any]] = []
-    for one, traffic in shares:
+    for builds, traffic in shares:
         if not traffic.shadow or traffic.weight == 0:
             continue
+        one = max(builds, key=lambda build: build.percent)  # of a route's copies, one service gets all
         spec = one.variation.spec
         if not gateway.mirror or (traffic.weight < 100 and not gateway.mirror_percent):
             what = "copy requests" if not gateway.mirror else "copy a part of the requests"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from renderers import names
@@ -21,12 +22,14 @@ class Served(NamedTuple):
     build: Placed[Build]
     identity: BuildId
     name: str  #: of its Deployment, Service, PodDisruptionBudget and ScaledObject
-    traffic: tuple[Traffic, ...]
+    traffic: tuple[Traffic, ...]  #: the variation's shares
+    home: Environment  #: where it is built, and in whose object storage its artifact is
+    percent: int  #: what it gets of the variation's own traffic
 
     @property
     def is_shadow(self) -> bool:
         """True where all that it gets are copies of requests, so that its answers reach nobody."""
-        return bool(self.traffic) and all(share.shadow for share in self.traffic)
+        return is_shadow(self.traffic)
 
     def labels(self, component: str, environment: Environment) -> dict[str, str]:
         """Of its objects."""
@@ -60,16 +63,45 @@ class Served(NamedTuple):
         return ObjectId("v1", "Service", environment.namespace_name, self.name)
 
 
+def is_shadow(traffic: tuple[Traffic, ...]) -> bool:
+    """Whether these shares are of copies alone."""
+    return bool(traffic) and all(share.shadow for share in traffic)
+
+
 def served(unit: Unit, facts: Facts) -> list[Served]:
-    """In order of variation. A variation whose automation has promoted nothing yet is not among them."""
+    """In order of variation, and of each the current build before the one that takes over.
+
+    What was promoted wins over the build that a spec names. A variation of which nothing was promoted yet is not
+    among them.
+    """
     found: list[Served] = []
+    here = unit.environment.spec
+
+    def add(
+        variation: Placed[Variation], build: Placed[Build], identity: BuildId, home: Environment, percent: int
+    ) -> None:
+        spec = variation.spec
+        name = names.served_name(spec.model, spec.name, identity.short)
+        found.append(Served(variation, build, identity, name, traffic_of(spec, unit), home, percent))
+
     for variation in unit.variations:
-        if variation.spec.build is not None:
-            build = unit.builds[variation.spec.build]
-            identity = identify(build.spec, facts)
-            name = names.served_name(variation.spec.model, variation.spec.name, identity.short)
-            found.append(Served(variation, build, identity, name, traffic_of(variation.spec, unit)))
+        spec = variation.spec
+        stood = facts.stands.get((here.name, spec.model, spec.name)) if facts.stands else None
+        if stood is not None:
+            for (build, identity, home), percent in stood:
+                add(variation, build, identity, home, percent)
+        elif spec.build is not None:
+            build = unit.builds[spec.build]
+            add(variation, build, identify(build.spec, facts), unit.built_in.get(spec.build, here), 100)
     return found
+
+
+def by_variation(builds: Iterable[Served]) -> list[list[Served]]:
+    """The builds of each variation together, in their order."""
+    groups: dict[str, list[Served]] = {}
+    for one in builds:
+        groups.setdefault(one.variation.spec.name, []).append(one)
+    return list(groups.values())
 
 
 def traffic_of(variation: Variation, unit: Unit) -> tuple[Traffic, ...]:

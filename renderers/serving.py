@@ -65,7 +65,9 @@ _POD_FIELD_NAMES = frozenset(field["name"] for field in _POD_FIELDS)
 
 
 def render(unit: Unit, facts: Facts) -> list[Manifest]:
-    """For each variation with a build: the account of its role, Deployment, Service, PodDisruptionBudget.
+    """For each build that is served: the account of its role, Deployment, Service, PodDisruptionBudget.
+
+    One that gets no traffic yet has them all: it is ready before it gets any.
 
     Errors: `Refused`.
     """
@@ -87,22 +89,22 @@ def render(unit: Unit, facts: Facts) -> list[Manifest]:
 
 
 def notes(unit: Unit, facts: Facts) -> list[Note]:
-    """Variations that have nothing to serve yet, builds whose id is not final, and canaries that take no steps."""
-    environment = unit.environment.spec
-    told = [
-        Note(
-            variation.origin,
-            f"variation {variation.spec.name} of {variation.spec.model} is not served in {environment.name}: "
-            f"automation {variation.spec.automation} has promoted no build there yet",
-        )
-        for variation in unit.variations
-        if variation.spec.build is None
-    ]
-    for one in served(unit, facts):
+    """Variations that have nothing to serve yet, and builds whose id is not final."""
+    environment, here = unit.environment.spec, served(unit, facts)
+    at_work = {one.variation.spec.name for one in here}
+    told: list[Note] = []
+    for variation in unit.variations:
+        spec = variation.spec
+        if spec.name not in at_work:
+            why = (
+                f"build {spec.build} was not promoted there yet"
+                if spec.automation is None
+                else f"automation {spec.automation} has promoted no build there yet"
+            )
+            what = f"variation {spec.name} of {spec.model} is not served in {environment.name}"
+            told.append(Note(variation.origin, f"{what}: {why}"))
+    for one in here:
         spec = one.variation.spec
-        if spec.rollout != "replace":
-            what = "the steps of its canary are not taken yet: a new build takes over as soon as it is ready"
-            told.append(Note(one.variation.origin, f"variation {spec.name} of {spec.model}: {what}"))
         if one.identity.provisional and one.build.spec.name not in unit.runs_here:
             told.append(
                 Note(
@@ -139,7 +141,7 @@ def _deployment(one: Served, unit: Unit, account: str) -> Body:
     google = pods.google_key(_google_secret(one))
     scratch = [{"name": "work", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}]
     mounts = [{"name": "work", "mountPath": WORKSPACE}, {"name": "tmp", "mountPath": pods.TMP}]
-    env, arguments = _environment_variables(one, environment, _artifact_storage(one, unit)), _arguments(one)
+    env, arguments = _environment_variables(one, environment, _artifact_storage(one, environment)), _arguments(one)
     return _DEPLOYMENT(
         name=one.name,
         namespace=environment.namespace_name,
@@ -199,19 +201,20 @@ def _arguments(one: Served) -> list[str]:
     return arguments
 
 
-def _artifact_storage(one: Served, unit: Unit) -> str | None:
+def _artifact_storage(one: Served, here: Environment) -> str | None:
     """The object storage of the environment that the build is built in; None: the folder of this machine's data plane.
 
     Errors: `Refused`.
     """
-    home, here = unit.built_in.get(one.build.spec.name, unit.environment.spec), unit.environment.spec
+    home = one.home
     if home.object_storage is None and here.data_plane.type != "embedded":
+        made_by = "automation" if one.build.origin.kind == "automation" else "build"
         raise Refused(
             one.variation.origin,
             "variation/artifact-out-of-reach",
             f"build {one.build.spec.name} is built in {home.name}, which keeps its artifacts on one machine, and "
             f"{here.name} cannot read them there",
-            f"give {home.name} an object_storage that both reach, or write `environment: {here.name}` in the build",
+            f"give {home.name} an object_storage that both reach, or write `environment: {here.name}` in the {made_by}",
         )
     return home.object_storage
 

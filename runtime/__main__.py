@@ -1,4 +1,4 @@
-"""`python -m runtime fetch | build | serve | copy | resolve`: what the containers of Trueup are started with."""
+"""`python -m runtime fetch | build | serve | batch | copy | resolve`: what the containers of Trueup run."""
 
 from __future__ import annotations
 
@@ -54,6 +54,18 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--max-batch-size", type=int, default=1)
     serve.add_argument("--preload", action="store_true", help="load the model once, before the workers are made")
     serve.add_argument("--shadow", action="store_true", help="what comes are copies: the inference log says so")
+
+    batch = commands.add_parser("batch", help="predict on the files of a folder")
+    batch.add_argument("--source", required=True, metavar="URL", help="the folder of the input: s3://bucket/folder")
+    batch.add_argument("--destination", required=True, metavar="URL", help="the folder of the answers")
+    types = ("csv", "feather", "parquet")
+    batch.add_argument("--input-type", choices=types, default="parquet", help="files of other types are passed over")
+    batch.add_argument("--output-type", choices=types, default="parquet")
+    batch.add_argument("--run", required=True, metavar="ID", help="which run it is: a folder has the answers of one")
+    batch.add_argument("--task-timeout", type=int, default=0, metavar="SECONDS", help="for one file; 0: no limit")
+    batch.add_argument("--executors", type=int, default=1, help="how many share the files; JOB_COMPLETION_INDEX is one")
+    batch.add_argument("--workspace", type=_path, metavar="FOLDER", help="for files under way; default: the system's")
+    batch.add_argument("--result", type=_path, default=RESULT, metavar="FILE")
 
     copy = commands.add_parser("copy", help="leave a copy of this program, with what it imports, in a folder")
     copy.add_argument("--into", required=True, type=_path, metavar="FOLDER")

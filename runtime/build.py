@@ -92,7 +92,11 @@ def _logged(task: Task, options: argparse.Namespace, log: Log, more: dict[str, A
 def _found_or_built(task: Task, options: argparse.Namespace, log: Log) -> BuildRecord:
     """What the edges raise becomes a Failure that is worth another try."""
     try:
-        return _stored(task) or _build(task, options, log, _now)
+        record = _stored(task) or _build(task, options, log, _now)
+        # After the record, and from it: an attempt that died before would leave the analytics metrics that no build
+        # has. One that dies here is tried again, finds the record, and writes the same row.
+        task.storage.create(records.row_key(task.model, task.build_id), record.to_row())
+        return record
     except (StorageError, records.RecordError) as error:
         raise Failure("storage", str(error), Exit.DISTURBED) from error
     except OSError as error:

@@ -51,9 +51,11 @@ def run(
     cwd: Path,
     env: Mapping[str, str],
     timeout_s: float | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> Ended:
     """Runs a program to its end, or for `timeout_s` seconds. What it leaves running is ended with it, but for what
-    has begun a session of its own: that ends with the container, and is not waited for.
+    has begun a session of its own: that ends with the container, and is not waited for. `pass_fds` are descriptors
+    that it gets under the same numbers.
 
     Raises OSError where it cannot be started.
     """
@@ -67,6 +69,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         process_group=0,
+        pass_fds=pass_fds,
     )
     assert process.stdout is not None
     tail: list[str] = []

@@ -4,6 +4,7 @@
     builds/<model>/<build id>/artifact-<sha256[:16]>.tar.gz
     builds/<model>/<build id>/log-<attempt>.txt
     environments/<digest>.tar.gz, environments/<digest>.json
+    analytics/builds/model=<model>/<build id>.json            a row of the model analytics, made from the record
 
 No object is ever written twice.
 """
@@ -70,6 +71,33 @@ class BuildRecord:
         document |= {name: _timestamp(document[name]) for name in ("started_at", "finished_at")}
         return json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).encode("utf-8", "replace")
 
+    def to_row(self) -> bytes:
+        """As a row of the table `builds` of the model analytics: one line of JSON, whose keys are the columns.
+
+        Parameters are text there; what is none is JSON. Raises ValueError for a number that JSON does not have.
+        """
+        tests = self.tests
+        # Of the instants as they are written: the record as it is read again makes the same row.
+        began, ended = (datetime.fromisoformat(_timestamp(moment)) for moment in (self.started_at, self.finished_at))
+        row = {
+            "build_id": self.build_id,
+            "model": self.model,
+            "environment": self.environment,
+            "commit_id": self.commit,
+            "python": self.python,
+            "artifact": self.artifact.key,
+            "parameters": {name: _as_text(value) for name, value in self.parameters.items()},
+            "metrics": dict(self.metrics),
+            "tests_passed": tests and tests.passed,
+            "tests_failed": tests and tests.failed,
+            "tests_skipped": tests and tests.skipped,
+            "started_at": _timestamp(self.started_at),
+            "finished_at": _timestamp(self.finished_at),
+            "duration_s": (ended - began).total_seconds(),
+        }
+        line = json.dumps(row, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return line.encode("utf-8", "replace") + b"\n"
+
 
 def parse_record(content: bytes, key: str) -> BuildRecord:
     """The record that was written as `content`. Fields that this version does not know are passed over.
@@ -110,6 +138,10 @@ def packages_description_key(digest: str) -> str:
     return f"environments/{digest}.json"
 
 
+def row_key(model: str, build_id: str) -> str:
+    return f"analytics/builds/model={model}/{build_id}.json"
+
+
 def digest_of(key: str) -> str:
     """The digest of an environment, from the name of its packed form."""
     return key.removeprefix("environments/").removesuffix(".tar.gz")
@@ -117,6 +149,10 @@ def digest_of(key: str) -> str:
 
 def _file(document: Mapping[str, Any]) -> StoredFile:
     return StoredFile(document["key"], document["sha256"], document["bytes"])
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _timestamp(moment: datetime) -> str:

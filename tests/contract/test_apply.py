@@ -18,6 +18,7 @@ from reconciler.cluster import Retry, Writer, connect
 from reconciler.plan import Op, Plan, Wanted
 from reconciler.report import Done, Outcome, Report
 from renderers.manifest import Body, Manifest, Origin, object_id
+from renderers.names import BUILD_ID, LINEAGE, NAME, VARIATION
 from tests.contract.client import Api, EmbeddedServer, config_map, deployment, eventually
 
 
@@ -554,6 +555,104 @@ class TestPruning:
         environment.carry_out(made, [])
         assert environment.live(MAPS[0]) is None
         assert environment.inventory() == set(), "nothing of it is left to speak of"
+
+
+class TestTwoBuilds:
+    """A build takes over from another one of the same variation, or fails to."""
+
+    def _build(self, environment: Environment, build: str, **spec: Any) -> list[Manifest]:
+        """Its Deployment and its Service."""
+        name = f"churn-{build}"
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}}
+        service["spec"] = {"ports": [{"port": 80}], "selector": {"app": name}}
+        bodies = [deployment(name, **spec), service]
+        for body in bodies:
+            body["metadata"]["labels"] = {NAME: "churn", VARIATION: "default", BUILD_ID: build}
+            body["metadata"]["annotations"] = {LINEAGE: "variation/churn/default"}
+        return [environment.manifest(body) for body in bodies]
+
+    def _route(self, environment: Environment, *needs: Manifest, **weights: int) -> Manifest:
+        """Needs the Deployments that are given."""
+        refs = [
+            {"group": "", "kind": "Service", "name": f"churn-{b}", "port": 80, "weight": w} for b, w in weights.items()
+        ]
+        body = {
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "HTTPRoute",
+            "metadata": {"name": "churn", "labels": {NAME: "churn"}},
+            "spec": {"rules": [{"name": "everybody", "backendRefs": refs}]},
+        }
+        return environment.manifest(body, needs)
+
+    def _weights(self, environment: Environment) -> dict[str, int]:
+        live = environment.writer.get(self._route(environment).id)
+        assert live is not None
+        return {backend["name"]: backend["weight"] for backend in live["spec"]["rules"][0]["backendRefs"]}
+
+    def _ready(self, environment: Environment, api: Api, build: str, pods: int = 1) -> None:
+        path = f"/apis/apps/v1/namespaces/{environment.name}/deployments/churn-{build}/status"
+        count = {"replicas": pods, "updatedReplicas": pods, "availableReplicas": pods, "readyReplicas": pods}
+        status = {"status": {"observedGeneration": 1, **count}}
+        answer = api("PATCH", path, status, content_type="application/merge-patch+json")
+        assert answer.status == 200, answer.body
+
+    @pytest.fixture
+    def old(self, environment: Environment) -> list[Manifest]:
+        return self._build(environment, "old")
+
+    @pytest.fixture
+    def new(self, environment: Environment) -> list[Manifest]:
+        return self._build(environment, "new")
+
+    def test_requests_come_when_the_new_build_is_ready(self, environment: Environment, api: Api, old, new):
+        environment.run(*old, *new, self._route(environment, old[0], old=100))
+        step = self._route(environment, old[0], new[0], old=75, new=25)
+        (waiting,) = environment.run(*old, *new, step)
+        assert waiting.outcome is Outcome.WAITING
+        assert "traffic stays where it is until" in waiting.message
+        assert self._weights(environment) == {"churn-old": 100}
+
+        self._ready(environment, api, "new")
+        environment.run(*old, *new, step)
+        assert self._weights(environment) == {"churn-old": 75, "churn-new": 25}
+
+    def test_the_way_back_waits_for_nothing(self, environment: Environment, old, new):
+        """No pod of the old build is ready, it cannot be changed, and other specs are broken: back all the same."""
+        environment.run(*old, *new, self._route(environment, new[0], old=0, new=100))
+        back = self._route(environment, old[0], old=100)
+        bad = self._build(environment, "old", replicas=-1)
+        found = outcomes(environment.run(*bad, *new, back, complete=False))
+        assert found == {"HTTPRoute/churn": Outcome.APPLIED}
+        assert self._weights(environment) == {"churn-old": 100}
+
+    def test_anything_else_about_a_route_waits_for_what_could_not_be_changed(self, environment: Environment, old, new):
+        environment.run(*old, *new, self._route(environment, old[0], old=90))
+        bad = self._build(environment, "old", replicas=-1)
+        found = outcomes(environment.run(*bad, *new, self._route(environment, bad[0], old=100)))
+        assert found["HTTPRoute/churn"] is Outcome.BLOCKED
+
+    def test_the_old_build_goes_after_its_traffic_and_when_its_sibling_is_ready(
+        self, environment: Environment, api: Api, old, new
+    ):
+        environment.run(*old, *new, self._route(environment, new[0], old=0, new=100))
+        found = outcomes(environment.run(*new, self._route(environment, new[0], new=100)))
+        assert found["HTTPRoute/churn"] is Outcome.APPLIED
+        assert found["Deployment/churn-old"] is Outcome.WAITING, "nobody else could answer yet"
+
+        self._ready(environment, api, "new")
+        found = outcomes(environment.run(*new, self._route(environment, new[0], new=100)))
+        assert found == {"Deployment/churn-old": Outcome.DELETED, "Service/churn-old": Outcome.DELETED}
+        assert environment.writer.get(new[0].id) is not None
+
+    def test_the_job_of_a_finished_run_stays_a_member(self, environment: Environment):
+        template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "build", "image": "a:1"}]}}
+        job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "run"}, "spec": {"template": template}}
+        environment.run(job)
+        kept = frozenset({environment.manifest(job).id})
+        assert environment.run(keep=kept) == []
+        assert environment.live(job) is not None
+        assert environment.inventory() == {"Namespace", "Job"}
+        assert outcomes(environment.run(approve=True)) == {"Job/run": Outcome.DELETED}
 
 
 def test_a_namespace_that_is_going_fails_its_objects_with_a_sentence_that_says_so(environment: Environment, api: Api):

@@ -9,21 +9,24 @@ from typing import Any
 import pytest
 
 import renderers
-from renderers.catalog import Facts, units
+from renderers.catalog import units
 from renderers.manifest import Body, Manifest
 from tests.contract.client import Api
-from tests.golden.harness import load
+from tests.golden.harness import facts_of, load
 
 TESTS = Path(__file__).parents[1]
 SOURCES = {
     "production": [TESTS / "golden" / "cases" / "production" / "specs.yaml"],
+    "canary": [TESTS / "golden" / "cases" / "canary" / "specs.yaml"],
     "examples": sorted((TESTS.parent / "examples" / "specs").rglob("*.yaml")),
 }
 
 
 def manifests(source: str) -> Iterator[Manifest]:
-    for unit in units(load(SOURCES[source])):
-        yield from renderers.render(unit, Facts())
+    catalog = load(SOURCES[source])
+    facts = facts_of(SOURCES[source][0].parent, catalog)
+    for unit in units(catalog, facts):
+        yield from renderers.render(unit, facts)
 
 
 def path_of(api: Api, manifest: Manifest) -> str | None:

@@ -9,8 +9,19 @@ from typing import Any
 import yaml
 
 import renderers
-from renderers.catalog import Catalog, Facts, Placed, Unit
+from renderers.catalog import (
+    Catalog,
+    Facts,
+    Placed,
+    Recorded,
+    Stood,
+    Unit,
+    automation_environment,
+    promotion_order,
+)
+from renderers.identity import build_id
 from renderers.manifest import Body, Origin
+from schemas.build import Build, BuildSpecification
 from schemas.document import KINDS, Document
 from schemas.reader import read
 
@@ -29,6 +40,48 @@ def load(files: list[Path]) -> Catalog:
                     key = (spec.model, spec.name) if kind == "variations" else spec.name
                     catalog[kind][key] = Placed(spec, Origin(path.name, line, word, spec.name))
     return Catalog(**catalog)
+
+
+def facts_of(folder: Path, catalog: Catalog, *, records: str = "records.yaml") -> Facts:
+    """What is known beside the specs of a folder; nothing, where it has no such files.
+
+    `facts.yaml` holds the newest commits: `{repository: {branch: commit}}`. `records.yaml` holds what was built and
+    promoted: `builds: {any-name: {automation, at, commit}}`, and with these names
+    `runs: {environment: {model: [name]}}` and `stands: {environment: {model: {variation: [[name, percent], ...]}}}`.
+    """
+    commits = _yaml(folder / "facts.yaml")
+    held = _yaml(folder / records)
+    runs = {name: _recorded(catalog, **fields) for name, fields in held.get("builds", {}).items()}
+    return Facts(
+        {(repository, branch): c for repository, found in commits.items() for branch, c in found.items()},
+        {
+            (place, model): tuple(runs[name] for name in names)
+            for place, models in held.get("runs", {}).items()
+            for model, names in models.items()
+        },
+        {
+            (place, model, variation): tuple(Stood(runs[name], percent) for name, percent in stood)
+            for place, models in held.get("stands", {}).items()
+            for model, variations in models.items()
+            for variation, stood in variations.items()
+        },
+    )
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _recorded(catalog: Catalog, automation: str, at: str, commit: str) -> Recorded:
+    """A run of an automation, as its record has it."""
+    placed = catalog.automations[automation]
+    spec = placed.spec.build_spec
+    assert spec is not None
+    fields = {name: getattr(spec, name) for name in BuildSpecification.model_fields}
+    build = Build.model_construct(name=automation, model=placed.spec.model, git_commit=commit, **fields)
+    identity = build_id(build, build.model, commit, run=f"{automation}@{at}")
+    home = automation_environment(catalog, placed.spec, promotion_order(catalog))
+    return Recorded(Placed(build, placed.origin), identity, catalog.environments[home].spec)
 
 
 def rendered(unit: Unit, facts: Facts) -> str:

@@ -1,6 +1,6 @@
 """What specs become, to be read: each folder in cases/ has specs.yaml, and expected/ with a file for each unit.
 
-`facts.yaml` beside it holds the newest commits, `{repository: {branch: commit}}`; without it none is known.
+What is known beside the specs, of Git and of the records, is in files beside them (`harness.facts_of`).
 After a change that is meant: `pytest tests/golden --update`, and read the diff.
 """
 
@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
 from renderers.catalog import Catalog, Facts, units
-from tests.golden.harness import load, rendered
+from tests.golden.harness import facts_of, load, rendered
 
 FOLDER = Path(__file__).parent
 CASES = sorted(path.name for path in (FOLDER / "cases").iterdir())
@@ -23,7 +22,7 @@ def made(catalog: Catalog, facts: Facts) -> dict[str, str]:
     """File name -> text, for every unit: `production.yaml`, `production.churn.yaml`."""
     return {
         f"{'.'.join(filter(None, (unit.environment.spec.name, unit.model)))}.yaml": rendered(unit, facts)
-        for unit in units(catalog)
+        for unit in units(catalog, facts)
     }
 
 
@@ -40,11 +39,9 @@ def compare(texts: dict[str, str], expected: Path, *, update: bool) -> None:
 @pytest.mark.parametrize("case", [case for case in CASES if case != "examples"])
 def test_a_case_renders_as_expected(case: str, update: bool) -> None:
     folder = FOLDER / "cases" / case
-    known = folder / "facts.yaml"
-    commits = yaml.safe_load(known.read_text(encoding="utf-8")) if known.exists() else {}
-    facts = Facts({(repository, branch): c for repository, found in commits.items() for branch, c in found.items()})
+    catalog = load([folder / "specs.yaml"])
 
-    compare(made(load([folder / "specs.yaml"]), facts), folder / "expected", update=update)
+    compare(made(catalog, facts_of(folder, catalog)), folder / "expected", update=update)
 
 
 def test_the_examples_render_as_expected(update: bool) -> None:

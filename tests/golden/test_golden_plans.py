@@ -1,7 +1,8 @@
 """What people read before they agree: each folder in plans/ has specs, and the plan that is printed for them.
 
 `after.yaml` is what the specs say now; `before.yaml`, where there is one, is what the cluster was last given, and the
-cluster stores what it is given. Without it the plan is that of a dry run offline.
+cluster stores what it is given. Without it the plan is that of a dry run offline. `records-before.yaml` and
+`records-after.yaml` hold what was built and promoted by then (`harness.facts_of`).
 After a change that is meant: `pytest tests/golden --update`, and read the diff.
 """
 
@@ -17,8 +18,8 @@ from reconciler import desired, offline, plan
 from reconciler.desired import Rendered
 from reconciler.plan import Observed, Predicted, Wanted
 from reconciler.report import Report, text
-from renderers.catalog import Facts
 from renderers.manifest import Body, Manifest
+from tests.golden.harness import facts_of
 
 FOLDER = Path(__file__).parent / "plans"
 CASES = sorted(path.name for path in FOLDER.iterdir())
@@ -39,8 +40,10 @@ def planned() -> Report:
     """The plan from what `before.yaml` came to, to what `after.yaml` asks for."""
     loaded = offline.load([AFTER])
     errors = [problem for problem in loaded.problems if problem.severity == "error"]
-    units = list(desired.build(loaded.catalog, Facts()))
-    wanted, live = by_environment(units), by_environment(desired.build(offline.load([BEFORE]).catalog, Facts()))
+    units = list(desired.build(loaded.catalog, facts_of(Path(), loaded.catalog, records="records-after.yaml")))
+    earlier = offline.load([BEFORE]).catalog
+    known = facts_of(Path(), earlier, records="records-before.yaml")
+    wanted, live = by_environment(units), by_environment(desired.build(earlier, known))
     changes: list[plan.Change] = []
     guards: list[plan.Guard] = []
     for name in loaded.catalog.environments:

@@ -17,7 +17,7 @@ from reconciler.plan import (
     Wanted,
 )
 from renderers.manifest import Manifest, ObjectId, Origin, object_id
-from renderers.names import ANSWERS, LINEAGE, NAME, PROTECTED
+from renderers.names import ANSWERS, BUILD_ID, LINEAGE, NAME, PROTECTED, VARIATION
 
 ORIGIN = Origin("specs/churn.yaml", 4, "variation", "churn/default")
 VERSIONS = {"Deployment": "apps/v1", "HTTPRoute": "gateway.networking.k8s.io/v1"}
@@ -238,14 +238,14 @@ class TestGuards:
         assert not any(change.is_action for change in changes)
 
     def test_existing_routes_stay_as_they_are_while_the_specs_have_errors(self):
-        manifest = wanted("HTTPRoute", rules=["new"])
-        before = live(manifest, content="0", rules=["old"])
+        manifest = wanted("HTTPRoute", rules=[{"name": "new"}])
+        before = live(manifest, content="0", rules=[{"name": "old"}])
         seen = observed(before, predictions={manifest.id: Predicted(live(manifest))})
         assert only(planned([manifest], seen)[0]).is_action
         assert not only(planned([manifest], seen, complete=False)[0]).is_action
 
     def test_an_existing_route_that_cannot_be_verified_stays_as_well(self):
-        manifest = wanted("HTTPRoute", rules=["new"])
+        manifest = wanted("HTTPRoute", rules=[{"name": "new"}])
         seen = observed(live(manifest, content="0"), predictions={manifest.id: Unverifiable("no dry run")})
         assert not only(planned([manifest], seen, complete=False)[0]).is_action
 
@@ -330,8 +330,8 @@ class TestProtection:
 
     def test_its_traffic_is_not_moved_without_approval(self):
         before, after = (
-            self._protected("HTTPRoute", rules=["old"]),
-            self._protected("HTTPRoute", content="2", rules=["new"]),
+            self._protected("HTTPRoute", rules=[{"name": "old"}]),
+            self._protected("HTTPRoute", content="2", rules=[{"name": "new"}]),
         )
         seen = observed(live(before), predictions={after.id: Predicted(live(after))})
         changes, guards = planned([after], seen)
@@ -375,8 +375,8 @@ class TestLastVariation:
 
     def test_a_route_that_keeps_only_what_is_asked_for_by_name_is_held_as_well(self):
         before, after = (
-            self._of_model("HTTPRoute", answers=True, rules=["everybody"]),
-            self._of_model("HTTPRoute", content="2", rules=["variation-shadow"]),
+            self._of_model("HTTPRoute", answers=True, rules=[{"name": "everybody"}]),
+            self._of_model("HTTPRoute", content="2", rules=[{"name": "variation-shadow"}]),
         )
         kept, seen = self._seen(before, self._of_model(), predictions={after.id: Predicted(live(after))})
         changes, guards = planned([*kept, after], seen)
@@ -385,8 +385,8 @@ class TestLastVariation:
 
     def test_as_long_as_somebody_answers_variations_may_go(self):
         before, after = (
-            self._of_model("HTTPRoute", answers=True, rules=["two"]),
-            self._of_model("HTTPRoute", answers=True, content="2", rules=["one"]),
+            self._of_model("HTTPRoute", answers=True, rules=[{"name": "two"}]),
+            self._of_model("HTTPRoute", answers=True, content="2", rules=[{"name": "one"}]),
         )
         kept, seen = self._seen(before, self._of_model(), predictions={after.id: Predicted(live(after))})
         changes, guards = planned([*kept, after], seen)
@@ -398,6 +398,114 @@ class TestLastVariation:
         kept, seen = self._seen(self._of_model("HTTPRoute", answers=True), other)
         changes, _ = planned(kept, seen)
         assert [change.id for change in changes if change.is_action] == [other.id]
+
+
+class TestBetweenBuilds:
+    """A canary's step, and the way back: they must work although something else is in the way."""
+
+    def _of_build(self, build, kind="Deployment", variation="default", content="1"):
+        lineage = f"variation/churn/{variation}"
+        manifest = wanted(kind, f"churn-{variation}-{build}", lineage=lineage, content=content)
+        manifest.body["metadata"]["labels"] |= {NAME: "churn", VARIATION: variation, BUILD_ID: build}
+        manifest.body["metadata"]["annotations"][PROTECTED] = "true"
+        return manifest
+
+    def _route(self, *, content="1", **weights):
+        refs = [{"name": f"churn-default-{build * 8}", "weight": weight} for build, weight in weights.items()]
+        manifest = wanted("HTTPRoute", content=content, rules=[{"name": "everybody", "backendRefs": refs}])
+        manifest.body["metadata"]["annotations"] |= {PROTECTED: "true", ANSWERS: "true"}
+        return manifest
+
+    def _planned(self, before, after, *, builds="ab", wanted_builds="ab", answer=None, **state):
+        of = {b: [self._of_build(b * 8, kind) for kind in ("Deployment", "Service")] for b in builds}
+        kept = [manifest for b in wanted_builds for manifest in of[b]]
+        seen = observed(
+            live(before),
+            *(live(manifest) for manifests in of.values() for manifest in manifests),
+            predictions={after.id: answer or Predicted(live(after))},
+        )
+        return planned([*kept, after], seen, **state)
+
+    STEP = "default: build aaaaaaaa 95 % -> 75 %, build bbbbbbbb 5 % -> 25 %"
+
+    def test_a_step_of_a_protected_variation_waits_for_nobody(self):
+        changes, guards = self._planned(self._route(a=95, b=5), self._route(a=75, b=25, content="2"))
+        (step,) = [change for change in changes if change.is_action]
+        assert guards == []
+        assert step.traffic == (self.STEP,)
+
+    def test_a_step_is_taken_although_other_specs_are_broken(self):
+        changes, guards = self._planned(self._route(a=95, b=5), self._route(a=75, b=25, content="2"), complete=False)
+        assert [change.id.kind for change in changes if change.is_action] == ["HTTPRoute"]
+        assert guards == []
+
+    def test_so_is_the_way_back_and_what_it_leaves_waits_until_all_specs_are_read(self):
+        changes, guards = self._planned(
+            self._route(a=75, b=25), self._route(a=100, content="2"), wanted_builds="a", complete=False
+        )
+        assert [change.id.kind for change in changes if change.is_action] == ["HTTPRoute"]
+        assert [guard.rule for guard in guards] == ["prune/incomplete"]
+
+    def test_a_step_is_taken_where_the_server_could_not_be_asked_as_well(self):
+        answer = Unverifiable("no dry run")
+        after = self._route(a=75, b=25, content="2")
+        changes, _ = self._planned(self._route(a=95, b=5), after, answer=answer, complete=False)
+        assert [change.id.kind for change in changes if change.is_action] == ["HTTPRoute"]
+
+    def test_a_suspended_environment_takes_no_steps(self):
+        changes, _ = self._planned(self._route(a=95, b=5), self._route(a=75, b=25, content="2"), suspended=True)
+        assert not any(change.is_action for change in changes)
+
+    def test_what_gives_a_variation_more_requests_is_held_as_ever(self):
+        before, after = self._route(a=95, b=5), self._route(a=75, b=26, content="2")
+        changes, guards = self._planned(before, after)
+        assert [guard.rule for guard in guards] == ["variation/protected"]
+        assert not any(change.is_action for change in changes)
+        assert not any(change.is_action for change in self._planned(before, after, complete=False)[0])
+
+    def test_the_old_build_of_a_protected_variation_goes_when_the_new_one_has_taken_over(self):
+        before, after = self._route(a=0, b=100), self._route(b=100, content="2")
+        changes, guards = self._planned(before, after, wanted_builds="b")
+        gone = [change for change in changes if change.op is Op.DELETE]
+        assert guards == []
+        assert [(c.id.kind, c.id.name, c.superseded_by.name) for c in gone if c.is_action] == [
+            ("Deployment", "churn-default-aaaaaaaa", "churn-default-bbbbbbbb"),
+            ("Service", "churn-default-aaaaaaaa", "churn-default-bbbbbbbb"),
+        ]
+
+    def test_what_goes_is_followed_by_the_sibling_that_is_there_and_not_by_one_that_still_comes(self):
+        gone, stays, comes = (self._of_build(b * 8) for b in "bca")
+        changes, _ = planned([comes, stays], observed(live(gone), live(stays)))
+        found = {change.id: change for change in changes}
+        assert found[gone.id].superseded_by == stays.id
+        assert found[comes.id].supersedes is None
+
+
+class TestKept:
+    """Jobs of runs that have finished: not wanted any more, and there as long as the cluster keeps them."""
+
+    JOB = wanted("Job", "churn-build-3f9a1c2e")
+
+    def test_what_is_kept_is_not_deleted(self):
+        changes, guards = planned([], observed(live(self.JOB)), keep=frozenset({self.JOB.id}))
+        assert (changes, guards) == ([], [])
+
+    def test_what_is_kept_does_not_make_room_for_deleting_more(self):
+        kept = [wanted("Job", f"job-{number}") for number in range(200)]
+        manifests, seen = _environment_of(40, keep=31)
+        seen = replace(seen, members=seen.members | {job.id: live(job) for job in kept})
+        guard = only(planned(manifests, seen, keep=frozenset(job.id for job in kept))[1])
+        assert guard.message == "9 of 40 objects of production would be deleted, more than 20%"
+
+    def test_an_environment_of_which_only_such_jobs_would_stay_is_emptied_only_with_approval(self):
+        changes, guards = planned([], observed(live(wanted()), live(self.JOB)), keep=frozenset({self.JOB.id}))
+        assert [guard.rule for guard in guards] == ["prune/all"]
+        assert not any(change.is_action for change in changes)
+
+    def test_what_is_wanted_is_not_kept_from_changing(self):
+        job = wanted("Job", "churn-build-3f9a1c2e")
+        (change,) = planned([job], observed(), keep=frozenset({job.id}))[0]
+        assert change.op is Op.CREATE
 
 
 def _split(result):

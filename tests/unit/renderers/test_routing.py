@@ -108,7 +108,7 @@ def test_weights_of_a_rule_sum_to_the_same_total_and_keep_their_order() -> None:
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=8).filter(any))
 def test_shares_of_those_that_are_left_sum_to_the_total(percents: list[int]) -> None:
-    made = _scaled(percents)
+    made = _scaled(percents, WEIGHT_TOTAL)
 
     assert sum(made) == WEIGHT_TOTAL
     for percent, weight in zip(percents, made, strict=True):

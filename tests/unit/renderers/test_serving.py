@@ -187,16 +187,6 @@ def test_what_needs_something_comes_after_it() -> None:
         seen.add(manifest.id.name)
 
 
-def test_a_canary_that_would_take_no_steps_is_said_in_the_plan() -> None:
-    (note,) = renderer.notes(serving(variation(rollout={"canary": {"steps": [{"weight": 5}]}})), NO_FACTS)
-
-    assert note.text == (
-        "variation default of churn: the steps of its canary are not taken yet: "
-        "a new build takes over as soon as it is ready"
-    )
-    assert renderer.notes(serving(variation()), NO_FACTS) == []
-
-
 def test_a_variation_whose_automation_promoted_nothing_is_not_served_and_the_plan_says_so() -> None:
     unit = implied_by_an_automation()
 

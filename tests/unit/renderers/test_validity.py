@@ -16,7 +16,7 @@ import pytest
 import renderers
 from renderers.catalog import Catalog, Facts, Unit, units
 from renderers.manifest import Manifest, object_id
-from tests.golden.harness import load
+from tests.golden.harness import facts_of, load
 
 TESTS = Path(__file__).parents[2]
 SOURCES = {path.parent.name: [path] for path in (TESTS / "golden" / "cases").glob("*/specs.yaml")} | {
@@ -36,11 +36,16 @@ def catalog(source: str) -> Catalog:
 
 
 @cache
+def facts(source: str) -> Facts:
+    return facts_of(SOURCES[source][0].parent, catalog(source))
+
+
+@cache
 def rendered(source: str) -> list[tuple[Unit, list[Manifest]]]:
     made = []
-    for unit in units(catalog(source)):
+    for unit in units(catalog(source), facts(source)):
         try:
-            made.append((unit, renderers.render(unit, Facts())))
+            made.append((unit, renderers.render(unit, facts(source))))
         except renderers.Refused:
             assert source == "refused"
     return made
@@ -180,4 +185,4 @@ def test_every_volume_that_is_mounted_exists_and_every_one_that_exists_is_mounte
 
 def test_rendering_does_not_depend_on_the_other_units(source: str) -> None:
     for unit, made in reversed(rendered(source)):
-        assert renderers.render(unit, Facts()) == made
+        assert renderers.render(unit, facts(source)) == made

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.warehouse.tables import BUILDS, COLUMNS
 from runtime import records
 from runtime.records import (
     BuildRecord,
@@ -20,6 +21,7 @@ from runtime.records import (
     packages_key,
     parse_record,
     record_key,
+    row_key,
 )
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -78,9 +80,29 @@ def test_a_number_that_json_does_not_have_is_not_written() -> None:
         record.to_json()
 
 
+@given(RECORDS)
+def test_a_record_is_a_row_of_the_analytics(record: BuildRecord) -> None:
+    (line,) = record.to_row().splitlines()
+    row = json.loads(line)
+    assert tuple(row) == COLUMNS["builds"]
+    assert (row["build_id"], row["commit_id"], row["metrics"]) == (record.build_id, record.commit, record.metrics)
+    assert row["duration_s"] == (record.finished_at - record.started_at).total_seconds()
+    assert all(isinstance(value, str) for value in row["parameters"].values())
+    assert (row["tests_passed"] is None) == (record.tests is None)
+
+
+def test_parameters_that_are_no_text_are_json_in_the_row() -> None:
+    file, moment = StoredFile("k", "s", 1), datetime(2025, 1, 6, tzinfo=UTC)
+    parameters = {"depth": 6, "rate": 0.1, "name": "gbm", "sizes": [1, 2], "none": None}
+    record = BuildRecord("b", "m", "e", "c", parameters, {}, file, file, "3.11.7", None, None, moment, moment, None)
+    row = json.loads(record.to_row())
+    assert row["parameters"] == {"depth": "6", "rate": "0.1", "name": "gbm", "sizes": "[1, 2]", "none": "null"}
+
+
 def test_objects_have_the_names_that_others_look_for() -> None:
     assert record_key("churn", "a1") == "builds/churn/a1/record.json"
     assert artifact_key("churn", "a1", "f" * 64) == f"builds/churn/a1/artifact-{'f' * 16}.tar.gz"
     assert log_key("churn", "a1", 2) == "builds/churn/a1/log-2.txt"
+    assert row_key("churn", "a1") == f"{BUILDS.prefix}model=churn/a1.json"
     assert packages_key("d1") == "environments/d1.tar.gz"
     assert digest_of(packages_key("d1")) == "d1"
