@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import date
 from typing import Any
 
 from embedded.cel import CelRuntimeError, Rule
@@ -27,6 +29,10 @@ _BLOCKING = frozenset(
 _NOT_CHECKED = (
     "some validation rules were not checked because the object was invalid; "
     "correct the existing errors to complete validation"
+)
+
+_DATE_TIME = re.compile(
+    r"(\d{4}-\d{2}-\d{2})t([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?(z|[+-]\d{2}:\d{2})", re.ASCII | re.IGNORECASE
 )
 
 
@@ -128,6 +134,10 @@ class _Check:
             self.invalid(path, quote(value), f"should be at least {rules.min_length} chars long")
         if rules.matches is not None and rules.matches.search(value) is None:
             self.invalid(path, quote(value), f"should match '{rules.pattern}'")
+        if rules.date_time and not _is_date_time(value):
+            shown = quote(value)
+            message = f"Invalid value: {shown}: {path} in body must be of type date-time: {shown}"
+            self.causes.append(Cause(path, "FieldValueTypeInvalid", message))
 
     def size(self, size: int, least: int | None, most: int | None, what: str, path: str) -> None:
         if most is not None and size > most:
@@ -210,6 +220,18 @@ def _type_cause(schema: Schema, value: Any, path: str) -> Cause:
     name, where = quote(_JSON_NAMES[type(value)]), path or "<nil>"
     message = f"Invalid value: {name}: {where} in body must be of type {wanted}: {name}"
     return Cause(where, "FieldValueTypeInvalid", message)
+
+
+def _is_date_time(text: str) -> bool:
+    """The server's reading of RFC 3339: no leap seconds, and any two digits in the offset."""
+    found = _DATE_TIME.fullmatch(text)
+    if found is None:
+        return False
+    try:
+        date.fromisoformat(found[1])
+    except ValueError:
+        return False
+    return True
 
 
 def _join(path: str, key: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from embedded.gateway import Gateway
 from embedded.loop import Cluster, Controller, Loop
+from embedded.monitoring import PodMonitors
 from embedded.node.addresses import Subnet
 from embedded.node.node import Node
 from embedded.server import ApiServer
@@ -32,7 +33,7 @@ class DataPlane:
             self._node = Node(cluster("kubelet"), data, subnet, _environment(data))
             self._gateway = Gateway(cluster("trueup-gateway"), data, subnet)
             api.pod_logs = self._node.pod_logs
-            made += [self._node, self._gateway]
+            made += [self._node, self._gateway, PodMonitors(data)]
         self._loop = Loop(api.objects, made)
 
     async def start(self) -> None:

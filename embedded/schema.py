@@ -83,6 +83,7 @@ class Rules:
     matches: re.Pattern[str] | None = None
     min_length: int | None = None
     max_length: int | None = None
+    date_time: bool = False
     minimum: float | None = None
     maximum: float | None = None
     exclusive_minimum: bool = False
@@ -194,6 +195,7 @@ class _Compiler:
             matches=go_pattern(node["pattern"]) if "pattern" in node else None,
             min_length=number("minLength"),
             max_length=number("maxLength"),
+            date_time=node.get("format") == "date-time" and not self.built_in,
             minimum=number("minimum"),
             maximum=number("maximum"),
             exclusive_minimum=bool(node.get("exclusiveMinimum")),

@@ -6,6 +6,7 @@ import base64
 import binascii
 import os
 import tempfile
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,16 @@ class Clusters:
         if plane not in self._writers:
             self._writers[plane] = Writer(self._connection(plane))
         return self._writers[plane]
+
+    def home_plane(self, planes: Iterable[DataPlane] = ()) -> DataPlane:
+        """Where the records are: the cluster that the reconciler itself uses. `planes`: those of the specs, if known.
+
+        It is the embedded data plane where there is nothing else: no spec names a cluster, or no spec was read and an
+        embedded data plane has been started here.
+        """
+        named = [plane.type for plane in planes]
+        is_embedded = "kubernetes" not in named if named else (self.home / "kubeconfig").exists()
+        return DataPlane(type="embedded" if is_embedded else "kubernetes")
 
     def warnings(self) -> list[str]:
         """What the servers warned of, such as a version of an API that is going away; each once."""

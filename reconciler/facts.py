@@ -13,10 +13,10 @@ from reconciler.cluster import ApiError, KubeconfigError, Reader, Unauthorized, 
 from reconciler.desired import Unresolved
 from reconciler.source import git
 from reconciler.source.git import Branch, Credential
-from renderers.catalog import Catalog, Facts, Unit, units
+from renderers.catalog import Catalog, Facts, units
 from renderers.manifest import ObjectId
-from schemas.build import Build
-from schemas.environment import DataPlane
+from schemas.build import BuildSpecification
+from schemas.environment import DataPlane, Environment
 
 
 def gather(
@@ -42,9 +42,11 @@ def gather(
                 continue
             try:
                 if plane in away and _secret_name(build):
-                    raise _NoCredentialError(away[plane])
-                wanted[Branch(build.repository, build.branch, _credential(build, unit, reader_of))] = None
-            except (ApiError, _NoCredentialError) as error:
+                    raise NoCredentialError(away[plane])
+                wanted[
+                    Branch(build.repository, build.branch, credential_of(build, unit.environment.spec, reader_of))
+                ] = None
+            except (ApiError, NoCredentialError) as error:
                 unresolved[build.repository, build.branch] = str(error)
                 if isinstance(error, Unavailable | Unauthorized | KubeconfigError):
                     away[plane] = str(error)
@@ -60,23 +62,28 @@ def gather(
     return Facts(commits), {key: why for key, why in unresolved.items() if key not in commits}
 
 
-class _NoCredentialError(Exception):
+class NoCredentialError(Exception):
     """The Secret is not what the build needs. The sentence names it, and never what is in it."""
 
 
-def _secret_name(build: Build) -> str | None:
+def _secret_name(build: BuildSpecification) -> str | None:
     return build.git_access_token_secret or build.git_ssh_token_secret
 
 
-def _credential(build: Build, unit: Unit, reader_of: Callable[[DataPlane], Reader]) -> Credential | None:
+def credential_of(
+    build: BuildSpecification, environment: Environment, reader_of: Callable[[DataPlane], Reader]
+) -> Credential | None:
+    """What the environment's Secret holds; None where the repository needs none.
+
+    Raises NoCredentialError and `ApiError`.
+    """
     name = _secret_name(build)
     if name is None:
         return None
-    environment = unit.environment.spec
     target = ObjectId("v1", "Secret", environment.namespace_name, name)
     secret = reader_of(environment.data_plane).get(target)
     if secret is None:
-        raise _NoCredentialError(f"{target}, which build {build.name} names, does not exist")
+        raise NoCredentialError(f"{target}, which the build of {build.repository} names, does not exist")
     if build.git_access_token_secret:
         user, _, token = _value(secret, target, "token").partition(":")
         return Credential.token(user, token) if token else Credential.token("", user)
@@ -88,4 +95,4 @@ def _value(secret: Mapping[str, Mapping[str, str]], target: ObjectId, key: str) 
     try:
         return base64.b64decode(secret["data"][key], validate=True).decode()
     except (KeyError, TypeError, binascii.Error, UnicodeDecodeError):
-        raise _NoCredentialError(f"{target} has no readable key {key!r}") from None
+        raise NoCredentialError(f"{target} has no readable key {key!r}") from None

@@ -1,9 +1,11 @@
 """READ THIS FIRST: the story. Everything else is called from here.
 
     git revision -> files -> specs -> desired objects -> plan (against observed) -> apply -> report
+                      records -> automate -^
 
-`preview` goes as far as the plan and holds nothing that could write; `reconcile` carries the plan out. The part that
-needs no cluster is `offline`.
+What builds and promotes itself is one step of `automate` in each pass: it moves the records on, and they say what is
+served. `preview` goes as far as the plan and holds nothing that could write; `reconcile` carries the plan out. The part
+that needs no cluster is `offline`.
 """
 
 from __future__ import annotations
@@ -11,21 +13,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
 from reconciler import apply, causes, desired, facts, observe, plan
+from reconciler.automate import Automator, Progress, Recall
 from reconciler.cluster import ApiError, Reader, Writer
+from reconciler.clusters import Clusters
 from reconciler.desired import Rendered
 from reconciler.inventory import PART_OF, Inventory, object_id_of, set_id
 from reconciler.offline import load, notes_of
+from reconciler.outside import Outside
 from reconciler.plan import Change, Guard, Observed, Wanted
+from reconciler.promotion import places
 from reconciler.readiness import State
-from reconciler.report import Done, Outcome, Report, Trouble
+from reconciler.report import Done, Outcome, Report, Told, Trouble
 from renderers.catalog import Catalog, Facts, promotion_order
 from renderers.manifest import Manifest, ObjectId
 from schemas.environment import DataPlane
@@ -35,78 +42,161 @@ from schemas.problem import Problem
 THREADS = 8
 #: Seconds between two passes of a run that waits: the longer it has waited, the less often it looks.
 _PAUSE, _PAUSE_MOST = 0.1, 2.0
+#: Seconds that a run of one pass waits for the answers to what it has asked: a warehouse, Prometheus, Git.
+_ANSWERS = 60.0
+
+#: Of specs that need no records.
+_NOTHING = Progress(Recall(Facts(), {}, {}))
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is asked of a run.
 
-    `environments`: only these, also where they are left over; none: all, and whatever else has an inventory.
+    `home` is the folder of the embedded data plane. `environments`: only these, also where they are left over; none:
+    all, and whatever else has an inventory.
 
     `approved` are the ids of limits that a person lifts (`plan.Guard`). `mirrors` maps the beginnings of repository
     URLs to where they are to be read instead.
     """
 
     paths: tuple[Path, ...]
+    home: Path = Path(".trueup")
     environments: frozenset[str] = frozenset()
     approved: frozenset[str] = frozenset()
     mirrors: Mapping[str, str] = field(default_factory=dict)
     wait_s: float = 0.0
 
 
-def preview(request: Request, reader_of: Callable[[DataPlane], Reader]) -> Report:
+def preview(request: Request, clusters: Clusters) -> Report:
     """What a run would do to the clusters. A `Reader` cannot write, so neither can this."""
     with _threads() as pool:
-        return _plan(request, _desire(request, reader_of), reader_of, pool, verify=True).report
+        desire = _desire(request, clusters.reader)
+        automator = _automator(desire, request, clusters)
+        progress = _NOTHING
+        if automator is not None:
+            try:
+                progress = automator.look()
+            except ApiError as error:
+                progress = _out_of_reach(desire, error)
+            finally:
+                automator.close()
+        return _plan(request, desire.recalled(progress), clusters.reader, pool, verify=True).report
 
 
 def reconcile(
-    request: Request, writer_of: Callable[[DataPlane], Writer], tell: Callable[[plan.Plan | Done], None]
+    request: Request,
+    clusters: Clusters,
+    tell: Callable[[plan.Plan | Done | Told], None],
+    clock: Callable[[], datetime],
 ) -> Report:
     """Trues the clusters up to the specs. `tell` hears of the plan before it begins, and of each thing done.
 
     A pass never waits. With `wait_s`, passes over the same specs follow each other until there is nothing left to wait
-    for: a build, pods, a route; or until the time is over.
+    for: a build, pods, a route, a canary; or until the time is over. `clock` gives the moment of each pass.
     """
-    with _threads() as pool:
+    with _threads() as pool, ExitStack() as closing:
         began = time.monotonic()
-        desire = _desire(request, writer_of)
+        desire = _desire(request, clusters.writer)
+        automator = _automator(desire, request, clusters)
+        if automator is not None:
+            closing.callback(automator.close)
         account = _Account(tell)
         while True:
-            planned = _plan(request, desire, writer_of, pool, verify=False)
+            waited = time.monotonic() - began
+            progress = _step(automator, desire, clusters, clock, patient=waited < request.wait_s)
+            account.hear(progress)
+            planned = _plan(request, desire.recalled(progress), clusters.writer, pool, verify=False)
             report = planned.report
             assert report.plan is not None
             account.begin(report.plan)
-            unready = account.look(planned.stands, writer_of)
+            unready = account.look(planned.stands, clusters.writer)
             busy = bool(unready)
-            for one in apply.carry_out(report.plan, _targets(request, planned, desire, writer_of), pool):
+            for one in apply.carry_out(report.plan, _targets(request, planned, clusters.writer), pool):
                 account.note(one)
                 busy |= one.outcome in (Outcome.WAITING, Outcome.APPLIED, Outcome.DELETED)
             waited = time.monotonic() - began
-            if not busy or waited >= request.wait_s:
+            if not (busy or progress.busy) or waited >= request.wait_s:
                 break
             time.sleep(min(_PAUSE_MOST, _PAUSE + waited / 10))
         overdue = busy and request.wait_s > 0
         if overdue:
             for one in unready:
                 account.note(one)
-        return Report(report.problems, account.first, tuple(account.done.values()), report.trouble, overdue)
+        return Report(
+            report.problems, account.first, tuple(account.done.values()), report.trouble, overdue, tuple(account.told)
+        )
+
+
+def _automator(desire: _Desire, request: Request, clusters: Clusters) -> Automator | None:
+    """What moves records on; None where no spec needs any."""
+    planes = [placed.spec.data_plane for placed in desire.catalog.environments.values()]
+    outside = Outside(clusters.reader, request.home, request.mirrors)
+    automator = Automator(desire.catalog, desire.facts, outside, clusters.home_plane(planes))
+    return automator if automator.is_needed else None
+
+
+def _step(
+    automator: Automator | None,
+    desire: _Desire,
+    clusters: Clusters,
+    clock: Callable[[], datetime],
+    *,
+    patient: bool,
+) -> Progress:
+    """One step of what builds and promotes itself. A run of one pass waits for what it has asked, and goes on."""
+    if automator is None:
+        return _NOTHING
+    until = time.monotonic() + _ANSWERS
+    try:
+        writer = clusters.writer(automator.home)
+        progress = automator.step(writer, clock())
+        told = progress.told
+        while not patient and progress.busy and time.monotonic() < until:
+            if not automator.questions.any:
+                before, progress = progress, automator.step(writer, clock())
+                told += progress.told
+                if not (progress.told or automator.questions.any) or progress.recall == before.recall:
+                    break
+            else:
+                automator.questions.wait(until - time.monotonic())
+                progress = automator.step(writer, clock())
+                told += progress.told
+        return progress._replace(told=told)
+    except ApiError as error:
+        return _out_of_reach(desire, error)
+
+
+def _out_of_reach(desire: _Desire, error: ApiError) -> Progress:
+    """Without its records, nobody can say what a promoted variation serves: it is left as it is."""
+    why = f"the records are out of reach: {error}"
+    theirs = places(desire.catalog, promotion_order(desire.catalog))
+    unclear = {(environment, model): why for environment, model, _ in theirs}
+    return Progress(Recall(desire.facts, {}, unclear), trouble=(Trouble("records", str(error)),))
 
 
 @dataclass(slots=True)
 class _Account:
     """What has become of each object over the passes of a run. Nothing is told twice."""
 
-    tell: Callable[[plan.Plan | Done], None]
+    tell: Callable[[plan.Plan | Done | Told], None]
     #: The plan that was told before anything was done.
     first: plan.Plan | None = None
     done: dict[tuple[str, ObjectId], Done] = field(default_factory=dict)
+    #: What builds and promotions came to.
+    told: list[Told] = field(default_factory=list)
 
     def begin(self, shown: plan.Plan) -> None:
         """A pass."""
         if self.first is None:
             self.first = shown
             self.tell(shown)
+
+    def hear(self, progress: Progress) -> None:
+        """Builds and promotions have moved on."""
+        self.told += progress.told
+        for one in progress.told:
+            self.tell(one)
 
     def note(self, one: Done) -> None:
         """Something was done, or could not be."""
@@ -130,10 +220,8 @@ class _Account:
         return unready
 
 
-def _targets(
-    request: Request, planned: _Planned, desire: _Desire, writer_of: Callable[[DataPlane], Writer]
-) -> dict[str, apply.Target]:
-    second_look = _SecondLook(request, desire.facts)
+def _targets(request: Request, planned: _Planned, writer_of: Callable[[DataPlane], Writer]) -> dict[str, apply.Target]:
+    second_look = _SecondLook(request, planned.facts)
     return {
         wanted.environment: apply.Target(
             writer_of(plane), wanted, observed, partial(second_look.of, wanted.environment)
@@ -164,32 +252,54 @@ class _Stand(NamedTuple):
     observed: Observed
 
 
-class _Desire(NamedTuple):
-    """What the specs ask for, read once."""
+@dataclass(slots=True)
+class _Desire:
+    """What the specs ask for, read once; and what that comes to, with the records of a pass."""
 
     catalog: Catalog
     facts: Facts
-    units: list[Rendered]
+    unresolved: desired.Unresolved
     problems: tuple[Problem, ...]
+    _rendered: _Recalled | None = None
+
+    def recalled(self, progress: Progress) -> _Recalled:
+        """Rendered with what the records mean now; nothing is rendered twice for the same meaning."""
+        recall = progress.recall if progress is not _NOTHING else Recall(self.facts, {}, {})
+        before = self._rendered
+        if before is None or before.recall != recall:
+            units = tuple(desired.build(self.catalog, recall.facts, self.unresolved, recall.unclear))
+            problems = (*self.problems, *(unit.problem for unit in units if unit.problem))
+            before = self._rendered = _Recalled(self.catalog, recall, units, problems, ())
+        return before._replace(trouble=progress.trouble)
+
+
+class _Recalled(NamedTuple):
+    """What the specs ask for in one pass."""
+
+    catalog: Catalog
+    recall: Recall
+    units: tuple[Rendered, ...]
+    problems: tuple[Problem, ...]
+    trouble: tuple[Trouble, ...]
 
 
 class _Planned(NamedTuple):
     report: Report
     stands: tuple[_Stand, ...]
+    facts: Facts
 
 
 def _desire(request: Request, reader_of: Callable[[DataPlane], Reader]) -> _Desire:
     loaded = load(request.paths)
     known, unresolved = facts.gather(loaded.catalog, reader_of, request.mirrors)
-    units = list(desired.build(loaded.catalog, known, unresolved))
-    return _Desire(loaded.catalog, known, units, (*loaded.problems, *(unit.problem for unit in units if unit.problem)))
+    return _Desire(loaded.catalog, known, unresolved, loaded.problems)
 
 
 def _plan(
-    request: Request, desire: _Desire, reader_of: Callable[[DataPlane], Reader], pool: Executor, *, verify: bool
+    request: Request, desire: _Recalled, reader_of: Callable[[DataPlane], Reader], pool: Executor, *, verify: bool
 ) -> _Planned:
-    catalog, _, units, problems = desire
-    trouble = [Trouble(f"{unit.model} in {unit.environment}", unit.waits) for unit in units if unit.waits]
+    catalog, recall, units, problems, so_far = desire
+    trouble = [*so_far, *(Trouble(f"{unit.model} in {unit.environment}", unit.waits) for unit in units if unit.waits)]
     complete = not _has_errors(problems)
 
     stands: list[_Stand] = []
@@ -198,6 +308,7 @@ def _plan(
     for wanted, plane, inventories in _environments(
         catalog, units, reader_of, trouble, only=request.environments, complete=complete
     ):
+        kept = replace(wanted, keep=recall.keep.get(wanted.environment, frozenset()))
         try:
             observed = observe.observe(
                 reader_of(plane), wanted.environment, wanted.manifests, inventories, pool, verify=verify
@@ -205,14 +316,15 @@ def _plan(
         except ApiError as error:
             trouble.append(Trouble(f"environment {wanted.environment}", str(error)))
             continue
-        stands.append(_Stand(wanted, plane, observed))
-        theirs, limits = plan.environment(wanted, observed)
+        stands.append(_Stand(kept, plane, observed))
+        theirs, limits = plan.environment(kept, observed)
         changes += theirs
         guards += limits
     planned = plan.assemble(changes, notes_of(units), guards)
     if request.approved:
         planned = plan.approved(planned, request.approved)
-    return _Planned(Report(tuple(sorted(problems)), planned, trouble=tuple(trouble)), tuple(stands))
+    report = Report(tuple(sorted(problems)), planned, trouble=tuple(trouble))
+    return _Planned(report, tuple(stands), recall.facts)
 
 
 def _environments(

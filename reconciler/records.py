@@ -287,6 +287,9 @@ class PromotionStatus(_Part):
     gate: Gate = Gate()
     approval: Approval | None = None
     rollout: Rollout | None = None
+    decided: int = 0
+    """How many of the spec's decisions have been taken into account: each one counts once, in the phase in which it
+    came. Clocks could not tell that, since people's differ from the reconciler's."""
     finished_at: Instant | None = None
     notified: tuple[str, ...] = ()
 

@@ -102,8 +102,8 @@ class Facts:
 
     commits: Mapping[tuple[str, str], str] = field(default_factory=dict)
     runs: Mapping[tuple[str, str], tuple[Recorded, ...]] = field(default_factory=dict)
-    batches: Mapping[tuple[str, str], tuple[BatchRun, ...]] = field(default_factory=dict)
     stands: Mapping[tuple[str, str, str], tuple[Stood, ...]] = field(default_factory=dict)
+    batches: Mapping[tuple[str, str], tuple[BatchRun, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

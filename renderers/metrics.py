@@ -13,7 +13,8 @@ DURATION = "trueup_request_duration_seconds"
 #: Counter, of the reconciler. Labels: model, environment, automation, outcome (Passed, Rejected, Inconclusive, Error).
 GATE_VERDICTS = "trueup_gate_verdicts_total"
 
-#: Seconds between two scrapes of a server. `rate` wants four of them in its window, and the shortest is a minute.
+#: Seconds between two scrapes of a server in a cluster. `rate` wants four of them in its window, and the shortest is a
+#: minute.
 SCRAPE_SECONDS = 15
 
 

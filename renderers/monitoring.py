@@ -15,8 +15,9 @@ from renderers import names
 from renderers.catalog import Facts, Unit
 from renderers.environment import namespace_id
 from renderers.manifest import Manifest, object_id
-from renderers.metrics import DURATION, GATE_VERDICTS, REQUESTS, SCRAPE_SECONDS
+from renderers.metrics import DURATION, GATE_VERDICTS, REQUESTS
 from renderers.served import Served, by_variation, served
+from renderers.serving import pace
 from renderers.template import Template
 
 _POD_MONITOR = Template("pod-monitor")
@@ -49,7 +50,7 @@ def render(unit: Unit, facts: Facts) -> list[Manifest]:
         }
 
     bodies = [
-        _POD_MONITOR(name=name, model=unit.model, interval=f"{SCRAPE_SECONDS}s", **common()),
+        _POD_MONITOR(name=name, model=unit.model, interval=f"{pace(environment).scrape}s", **common()),
         _RULES(name=name, group=f"trueup.{namespace}.{unit.model}", rules=_rules(unit, here), **common()),
         _DASHBOARDS(
             name=names.object_name(unit.model, "dashboard"),

@@ -13,6 +13,7 @@ from renderers.build import RUNTIME_COPY, WORKSPACE
 from renderers.catalog import Facts, Unit
 from renderers.environment import HTTP_PORT, METRICS_PORT, namespace_id
 from renderers.manifest import Body, Manifest, ObjectId, object_id
+from renderers.metrics import SCRAPE_SECONDS
 from renderers.notes import Note, Refused
 from renderers.resources import serving_placement
 from renderers.served import Served, is_autoscaled, served
@@ -44,11 +45,12 @@ class Pace(NamedTuple):
     drain: int  #: between a pod's leaving the Service and its first sign of the end: gateways need them to hear of it
     min_ready: int  #: that a pod must stay ready before it counts; a deadline must be longer
     probe: int  #: between two looks at a pod
+    scrape: int  #: between two scrapes of a pod's metrics
 
 
-CLUSTER = Pace(drain=15, min_ready=10, probe=5)
+CLUSTER = Pace(drain=15, min_ready=10, probe=5, scrape=SCRAPE_SECONDS)
 #: One machine, whose gateway hears of a change within milliseconds, and whose user waits.
-EMBEDDED = Pace(drain=1, min_ready=0, probe=1)
+EMBEDDED = Pace(drain=1, min_ready=0, probe=1, scrape=1)
 
 
 def pace(environment: Environment) -> Pace:

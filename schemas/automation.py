@@ -100,7 +100,7 @@ class GitTrigger(SpecModel):
     """When the branch of the build specification has a new commit."""
 
     paths: Annotated[Many[Annotated[str, Field(min_length=1, max_length=1024)]], Field(max_length=50)] = ()
-    """Only commits that change one of these; none: the model's folder."""
+    """Only commits that change one of these; none: the model's folder, and dependency_required_folders."""
 
 
 class ManualTrigger(SpecModel):

@@ -68,6 +68,10 @@ _ROWS = (
         namespaced=False, subresources="status", categories="api-extensions",
     ),
     _Row(
+        "api.authentication.v1.SelfSubjectReview", "authentication.k8s.io", "selfsubjectreviews",
+        namespaced=False, verbs=("create",),
+    ),
+    _Row(
         "api.authorization.v1.SelfSubjectAccessReview", "authorization.k8s.io", "selfsubjectaccessreviews",
         namespaced=False, verbs=("create",),
     ),

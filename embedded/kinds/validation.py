@@ -99,6 +99,7 @@ _NAME_RULES: Mapping[str, Callable[[str], list[str]]] = {
     "ClusterRoleBinding": formats.path_segment,
     "SelfSubjectAccessReview": lambda _name: [],
     "SelfSubjectRulesReview": lambda _name: [],
+    "SelfSubjectReview": lambda _name: [],
 }
 
 _RULES: Mapping[str, Callable[[Problems, _Object, _Object | None], None]] = {

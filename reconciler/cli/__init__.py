@@ -17,19 +17,37 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+from reconciler.cli import records
+from reconciler.cli.common import (
+    Environments,
+    Format,
+    Home,
+    Kubeconfig,
+    KubeContext,
+    Mirrors,
+    Output,
+    Paths,
+    clusters_of,
+    colors,
+    columns,
+    epilog,
+    fail,
+    home_of,
+    mirrors_of,
+    now,
+    paths_of,
+    warn,
+    write,
+    write_lines,
+)
 
-    from reconciler.clusters import Clusters
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from reconciler.plan import Plan
     from reconciler.reconcile import Request
-    from reconciler.report import Done, Report
+    from reconciler.report import Done, Report, Told
     from reconciler.specs import Loaded
-
-
-def _epilog(*examples: str, codes: str) -> str:
-    """The end of a command's help. Lines after the mark are not filled into a paragraph."""
-    return "\n".join(("\b", "Examples:", *(f"  {example}" for example in examples), "", f"Exit codes: {codes}."))
 
 
 app = typer.Typer(
@@ -40,7 +58,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=_epilog(
+    epilog=epilog(
         "reconcile --dry-run -f specs/          what the specs ask for, without a cluster",
         "reconcile --dry-run --live -f specs/   what a run would do to the clusters",
         "reconcile up && reconcile -f specs/    onto this machine",
@@ -50,14 +68,6 @@ app = typer.Typer(
 )
 
 
-class Format(StrEnum):
-    """How a report is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-    YAML = "yaml"
-
-
 class ManifestFormat(StrEnum):
     """How manifests are printed."""
 
@@ -65,30 +75,8 @@ class ManifestFormat(StrEnum):
     JSON = "json"
 
 
-Paths = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--file", "-f", help="A spec file, or a folder of them. Default: specs/, or this folder.", metavar="PATH"
-    ),
-]
-Environments = Annotated[
-    list[str] | None,
-    typer.Option("--environment", "-e", help="Only this environment; may be given again.", metavar="NAME"),
-]
-Output = Annotated[Format, typer.Option("--output", "-o", help="text, json or yaml.", metavar="FORMAT")]
-Home = Annotated[
-    Path | None, typer.Option("--home", help="The embedded data plane's folder. Default: $TRUEUP_HOME, or .trueup.")
-]
-Kubeconfig = Annotated[
-    str | None, typer.Option("--kubeconfig", help="Use this cluster for every environment.", metavar="PATH")
-]
-KubeContext = Annotated[str | None, typer.Option("--context", help="The context of --kubeconfig.", metavar="NAME")]
 DetailedExitCode = Annotated[
     bool, typer.Option("--detailed-exitcode", help="Exit with 2 if there are changes to make.")
-]
-Mirrors = Annotated[
-    list[str] | None,
-    typer.Option("--mirror", help="Read repositories whose URL begins with FROM at TO instead.", metavar="FROM=TO"),
 ]
 
 
@@ -121,39 +109,39 @@ def reconcile(
         return
     # Ignored, each of these would do more than was asked for.
     if live and not dry_run:
-        _fail("--live goes with --dry-run", code=1)
+        fail("--live goes with --dry-run", code=1)
     if context is not None and kubeconfig is None:
-        _fail("--context goes with --kubeconfig; an environment names its own in data_plane", code=1)
+        fail("--context goes with --kubeconfig; an environment names its own in data_plane", code=1)
     if dry_run and not (live or kubeconfig):
         from reconciler import offline
 
-        loaded = offline.load(_paths(file))
+        loaded = offline.load(paths_of(file))
         _check_environments(environment, loaded)
         report = offline.preview(loaded, environment or ())
         _print_report(report, output, detailed=detailed_exitcode)
         _end(report, detailed=detailed_exitcode)
     from reconciler import reconcile as story
 
-    request = _request(file, environment, approve, mirror, wait)
+    request = _request(file, home_of(home), environment, approve, mirrors=mirror, wait_s=wait)
     if dry_run:
-        with closing(_clusters(home, kubeconfig, context)) as clusters:
-            report = story.preview(request, clusters.reader)
-            _warn(clusters.warnings())
+        with closing(clusters_of(home, kubeconfig, context)) as clusters:
+            report = story.preview(request, clusters)
+            warn(clusters.warnings())
         _print_report(report, output, detailed=detailed_exitcode)
     else:
         if mirror:
             from reconciler import local
 
-            local.keep_mirrors(_home(home), request.mirrors)
-        with closing(_clusters(home, kubeconfig, context)) as clusters:
-            report = story.reconcile(request, clusters.writer, _teller(output))
-            _warn(clusters.warnings())
+            local.keep_mirrors(home_of(home), request.mirrors)
+        with closing(clusters_of(home, kubeconfig, context)) as clusters:
+            report = story.reconcile(request, clusters, _teller(output), now)
+            warn(clusters.warnings())
         _print_end(report, output, detailed=detailed_exitcode)
     _end(report, detailed=detailed_exitcode)
 
 
 @app.command(
-    epilog=_epilog(
+    epilog=epilog(
         "reconcile validate -f specs/",
         "reconcile validate -f specs/ -o json | jq '.problems[].message'",
         codes="0 valid, 1 not",
@@ -164,7 +152,7 @@ def validate(file: Paths = None, *, output: Output = Format.TEXT) -> None:
     from reconciler import offline
     from reconciler.report import Report
 
-    loaded = offline.load(_paths(file))
+    loaded = offline.load(paths_of(file))
     # What no single spec can know: whether it can be rendered, and whether two of them want one object.
     report = Report(offline.preview(loaded).problems)
     _print_problems(report, output, count=loaded.catalog.size)
@@ -172,7 +160,7 @@ def validate(file: Paths = None, *, output: Output = Format.TEXT) -> None:
 
 
 @app.command(
-    epilog=_epilog(
+    epilog=epilog(
         "reconcile render -f specs/ -e staging",
         "reconcile render -f specs/ | kubectl diff -f -",
         codes="0 rendered, 1 the specs are wrong",
@@ -189,7 +177,7 @@ def render(
     from reconciler.report import Report, machine, text
     from renderers.catalog import Facts
 
-    loaded = offline.load(_paths(file))
+    loaded = offline.load(paths_of(file))
     _check_environments(environment, loaded)
     problems = list(loaded.problems)
     bodies = []
@@ -197,17 +185,18 @@ def render(
         problems += [unit.problem] if unit.problem else []
         if not environment or unit.environment in environment:
             bodies += [manifest.body for manifest in unit.manifests]
-    _write(machine.manifests(bodies, output.value))
+    write(machine.manifests(bodies, output.value))
     report = Report(tuple(sorted(problems)))
-    for line in text.problems(report.problems, color=_color(sys.stderr)):
+    for line in text.problems(report.problems, color=colors(sys.stderr)):
         sys.stderr.write(line + "\n")
     _end(report)
 
 
 @app.command(
-    epilog=_epilog(
+    epilog=epilog(
         "reconcile schema > document.schema.json    for an editor",
         "reconcile schema plan                      what `reconcile -o json` prints",
+        "reconcile schema --crds | kubectl apply --server-side -f -",
         codes="0 printed, 1 there is no such kind",
     )
 )
@@ -215,22 +204,31 @@ def schema(
     kind: Annotated[
         str, typer.Argument(help="document, environment, build, variation, audience, automation or plan.")
     ] = ("document"),
+    *,
+    crds: Annotated[
+        bool, typer.Option("--crds", help="Print the CustomResourceDefinitions of the records instead.")
+    ] = False,
 ) -> None:
     """Prints the JSON Schema of a kind, of a whole document, or of the plan's JSON."""
     from importlib.resources import files
 
     from reconciler.report import machine
 
+    if crds:
+        from reconciler import ledger
+
+        write(machine.manifests(ledger.definitions(), "yaml"))
+        return
     known = {"plan": machine.SCHEMA_FILE}
     for name in ("document", "environment", "build", "variation", "audience", "automation"):
         known[name] = files("schemas") / f"{name}.schema.json"
     if kind not in known:
-        _fail(f"there is no kind {kind!r}; there are {', '.join(known)}", code=1)
-    _write(known[kind].read_text(encoding="utf-8"))
+        fail(f"there is no kind {kind!r}; there are {', '.join(known)}", code=1)
+    write(known[kind].read_text(encoding="utf-8"))
 
 
 @app.command(
-    epilog=_epilog(
+    epilog=epilog(
         "reconcile up && export KUBECONFIG=$PWD/.trueup/kubeconfig && kubectl get namespaces",
         codes="0 it is up, 3 it could not be started",
     )
@@ -248,17 +246,17 @@ def up(
     """
     from reconciler import local
 
-    place = _home(home)
+    place = home_of(home)
     try:
         number, started = local.up(place, only_api=only_api)
     except local.LocalError as error:
-        _fail(str(error), code=3)
-    _write(f"The embedded data plane {'is up' if started else 'was up already'} (process {number}).\n")
-    _write(f"  export KUBECONFIG={(place / 'kubeconfig').resolve()}\n")
+        fail(str(error), code=3)
+    write(f"The embedded data plane {'is up' if started else 'was up already'} (process {number}).\n")
+    write(f"  export KUBECONFIG={(place / 'kubeconfig').resolve()}\n")
 
 
 @app.command(
-    epilog=_epilog(
+    epilog=epilog(
         "reconcile down", "rm -r .trueup    and forget what it stored", codes="0 it is down, 3 something may still run"
     )
 )
@@ -266,12 +264,15 @@ def down(*, home: Home = None) -> None:
     """Stops the embedded data plane of this machine and all that it runs. What it stored stays."""
     from reconciler import local
 
-    place = _home(home)
+    place = home_of(home)
     try:
         was_up = local.down(place)
     except local.LocalError as error:
-        _fail(str(error), code=3)
-    _write("The embedded data plane is down.\n" if was_up else f"None was up in {place}.\n")
+        fail(str(error), code=3)
+    write("The embedded data plane is down.\n" if was_up else f"None was up in {place}.\n")
+
+
+records.register(app)
 
 
 def main() -> None:
@@ -300,96 +301,69 @@ def main() -> None:
 # -- arguments ------------------------------------------------------------------------------------------------------
 
 
-def _home(given: Path | None) -> Path:
-    from reconciler.clusters import default_home
-
-    return given or default_home()
-
-
 def _refuse_given(ctx: typer.Context) -> None:
     """Options before a command would be taken for its own, and have no effect."""
     sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
     given = [f"--{name.replace('_', '-')}" for name, where in sources.items() if where and where.name == "COMMANDLINE"]
     if given:
-        _fail(f"{', '.join(given)}: options come after the command: reconcile {ctx.invoked_subcommand} ...", code=1)
+        fail(f"{', '.join(given)}: options come after the command: reconcile {ctx.invoked_subcommand} ...", code=1)
 
 
 def _request(
     files: list[Path] | None,
+    home: Path,
     environments: list[str] | None,
     approved: list[str] | None,
+    *,
     mirrors: list[str] | None,
     wait_s: float,
 ) -> Request:
     from reconciler.reconcile import Request
 
-    pairs = [pair.partition("=") for pair in mirrors or ()]
-    for beginning, equals, replacement in pairs:
-        if not (beginning and equals and replacement):
-            _fail(f"--mirror wants FROM=TO, not {beginning}", code=1)
     if not 0 <= wait_s < float("inf"):  # NaN too is never over
-        _fail(f"--wait wants a number of seconds, not {wait_s}", code=1)
-    mapped = {beginning: replacement for beginning, _, replacement in pairs}
-    return Request(_paths(files), frozenset(environments or ()), frozenset(approved or ()), mapped, wait_s)
+        fail(f"--wait wants a number of seconds, not {wait_s}", code=1)
+    only, lifted = frozenset(environments or ()), frozenset(approved or ())
+    return Request(paths_of(files), home, only, lifted, mirrors_of(mirrors), wait_s)
 
 
 def _check_environments(names: list[str] | None, loaded: Loaded) -> None:
     known = loaded.catalog.environments
     for name in names or ():
         if name not in known:
-            _fail(f"there is no valid environment {name!r}; there are: {', '.join(known) or 'none'}", code=1)
-
-
-def _paths(files: list[Path] | None) -> tuple[Path, ...]:
-    default = Path("specs") if Path("specs").is_dir() else Path()
-    return tuple(files or (default,))
-
-
-def _clusters(home: Path | None, kubeconfig: str | None, context: str | None) -> Clusters:
-    from reconciler.clusters import Clusters, default_home
-
-    return Clusters(home or default_home(), kubeconfig, context)
+            fail(f"there is no valid environment {name!r}; there are: {', '.join(known) or 'none'}", code=1)
 
 
 # -- printing -------------------------------------------------------------------------------------------------------
-
-
-def _color(stream: object) -> bool:
-    """Colours on a terminal only, and not where somebody asked for none (https://no-color.org)."""
-    refused = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return not refused and bool(getattr(stream, "isatty", bool)())
-
-
-def _width() -> int:
-    import shutil
-
-    return shutil.get_terminal_size((100, 24)).columns
 
 
 def _print_report(report: Report, output: Format, *, detailed: bool) -> None:
     from reconciler.report import machine, text
 
     if output is Format.TEXT:
-        _write_lines(text.report(report, width=_width(), color=_color(sys.stdout)))
+        write_lines(text.report(report, width=columns(), color=colors(sys.stdout)))
     else:
-        _write(machine.report(report, output.value, detailed=detailed))
+        write(machine.report(report, output.value, detailed=detailed))
 
 
-def _teller(output: Format) -> Callable[[Plan | Done], None]:
+def _teller(output: Format) -> Callable[[Plan | Done | Told], None]:
     """What is told while a run goes on: in text, the plan and each thing done; for programs, nothing until the end."""
     from reconciler.plan import Plan
-    from reconciler.report import text
+    from reconciler.report import Told, text
 
-    color, width = _color(sys.stdout), _width()
+    color, width = colors(sys.stdout), columns()
 
-    def tell(event: Plan | Done) -> None:
-        lines = text.plan(event, width=width, color=color) if isinstance(event, Plan) else text.done(event, color=color)
-        _write_lines(lines)
+    def tell(event: Plan | Done | Told) -> None:
+        if isinstance(event, Plan):
+            write_lines(text.plan(event, width=width, color=color))
+        elif isinstance(event, Told):
+            write_lines(text.told(event, width=width, color=color))
+        else:
+            write_lines(text.done(event, color=color))
 
     return tell if output is Format.TEXT else _silent
 
 
-def _silent(_: Plan | Done) -> None:
+def _silent(_: Plan | Done | Told) -> None:
     """Programs read one document, at the end."""
 
 
@@ -397,51 +371,22 @@ def _print_end(report: Report, output: Format, *, detailed: bool) -> None:
     from reconciler.report import machine, text
 
     if output is Format.TEXT:
-        _write_lines(text.end(report, color=_color(sys.stdout)))
+        write_lines(text.end(report, color=colors(sys.stdout)))
     else:
-        _write(machine.report(report, output.value, detailed=detailed))
+        write(machine.report(report, output.value, detailed=detailed))
 
 
 def _print_problems(report: Report, output: Format, count: int) -> None:
     from reconciler.report import machine, text
 
     if output is Format.TEXT:
-        _write_lines(text.problems(report.problems, color=_color(sys.stdout)))
-        _write_lines([text.verdict(report.problems, count)])
+        write_lines(text.problems(report.problems, color=colors(sys.stdout)))
+        write_lines([text.verdict(report.problems, count)])
     else:
-        _write(machine.report(report, output.value))
-
-
-def _write_lines(lines: Iterable[str]) -> None:
-    _write("".join(f"{line}\n" for line in lines))
-
-
-def _warn(warnings: list[str]) -> None:
-    from reconciler.report import text
-
-    for warning in warnings:
-        sys.stderr.write(f"warning: {text.clean(warning)}\n")
-
-
-def _write(words: str) -> None:
-    """Writes to the standard output, at once. A reader that left (`| head`) does not stop a run half-way."""
-    try:
-        sys.stdout.write(words)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        write(machine.report(report, output.value))
 
 
 def _end(report: Report, *, detailed: bool = False) -> NoReturn:
     from reconciler.report import exit_code
 
     raise typer.Exit(int(exit_code(report, detailed=detailed)))
-
-
-def _fail(message: str, *, code: int) -> NoReturn:
-    sys.stderr.write(f"reconcile: {message}\n")
-    raise typer.Exit(code)
-
-
-if __name__ == "__main__":
-    main()

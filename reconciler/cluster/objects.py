@@ -79,6 +79,16 @@ class Reader:
         """The version of the API server, "v1.36.2"."""
         return str(self._connection.request("GET", "/version")["gitVersion"])
 
+    def user(self) -> str:
+        """The name by which the cluster knows this account, "system:serviceaccount:trueup-system:trueup".
+
+        Asked by a POST that stores nothing. `KindMissing` before Kubernetes 1.28.
+        """
+        target = ObjectId("authentication.k8s.io/v1", "SelfSubjectReview", "", "")
+        body = orjson.dumps({"apiVersion": target.api_version, "kind": target.kind})
+        review = self._connection.request("POST", self._path(target), target=target, body=body, headers=_JSON)
+        return str(review["status"]["userInfo"]["username"])
+
     def resource(self, api_version: str, kind: str) -> Resource | None:
         """How the cluster serves a kind, or None where it does not (yet)."""
         return self._discovery.find(api_version, kind)

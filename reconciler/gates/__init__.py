@@ -4,12 +4,11 @@ Four outcomes: Passed lets it go on; Rejected does not, and says why; Inconclusi
 again while that may help, and then held. What is not known never passes and never rejects.
 
 `values`: what counts as a number, and how two are compared. `builds`: a build's metric against a number, SQL, or the
-build that is served. `checks`: what Prometheus says of a canary. `effects`: what verdicts lead to.
+build that is served. `checks`: what Prometheus says of a canary.
 """
 
 from reconciler.gates.builds import Asked, judge, judge_trigger, threshold_of
 from reconciler.gates.checks import Expressions, Measured, Measurements, Sample, Samples, expressions, judge_check
-from reconciler.gates.effects import retry_at, worst
 from reconciler.gates.values import Finding, Reason, compare, is_static, number
 
 __all__ = [
@@ -28,7 +27,5 @@ __all__ = [
     "judge_check",
     "judge_trigger",
     "number",
-    "retry_at",
     "threshold_of",
-    "worst",
 ]

@@ -40,6 +40,14 @@ class Trouble:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something that went on by itself: a build, a promotion. `where`: which."""
+
+    where: str
+    message: str
+
+
 class ExitCode(IntEnum):
     """What the process ends with. When several are true, the first of this order of urgency: 1, 3, 4, 2, 0."""
 
@@ -55,7 +63,8 @@ class ExitCode(IntEnum):
 class Report:
     """Everything that a run found and did. `plan` is None where there was nothing to plan from.
 
-    `overdue`: the run waited for what it had applied, and not all of it was there in time.
+    `overdue`: the run waited for what it had applied, and not all of it was there in time. `told`: how builds and
+    promotions moved on.
     """
 
     problems: tuple[Problem, ...] = ()
@@ -63,6 +72,7 @@ class Report:
     done: tuple[Done, ...] = ()
     trouble: tuple[Trouble, ...] = ()
     overdue: bool = False
+    told: tuple[Told, ...] = ()
 
 
 def exit_code(report: Report, *, detailed: bool = False) -> ExitCode:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any, Literal
 
@@ -20,7 +20,11 @@ SCHEMA_FILE = files("reconciler.report") / "report.schema.json"
 
 def report(report: Report, form: Literal["json", "yaml"] | str, *, detailed: bool = False) -> str:
     """The report as one document. `detailed`: as in `exit_code`."""
-    document = as_data(report, detailed=detailed)
+    return data(as_data(report, detailed=detailed), form)
+
+
+def data(document: Mapping[str, Any], form: Literal["json", "yaml"] | str) -> str:
+    """Plain data as one document."""
     if form == "yaml":
         return quoted_yaml.dump(document)
     return orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n"
@@ -42,6 +46,7 @@ def as_data(report: Report, *, detailed: bool = False) -> dict[str, Any]:
         "problems": [_problem(problem) for problem in report.problems],
         "plan": None if report.plan is None else _plan(report.plan),
         "results": [_result(done) for done in report.done],
+        "told": [{"where": told.where, "message": told.message} for told in report.told],
         "trouble": [{"where": trouble.where, "message": trouble.message} for trouble in report.trouble],
     }
 

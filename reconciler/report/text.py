@@ -11,7 +11,7 @@ import orjson
 
 from reconciler.diff import FieldChange
 from reconciler.plan import SUSPENDED, Change, Guard, Op, Plan
-from reconciler.report import Done, Outcome, Report, Trouble
+from reconciler.report import Done, Outcome, Report, Told, Trouble
 from schemas.problem import Problem
 
 #: Sign and colour (ANSI SGR) of each operation.
@@ -32,7 +32,7 @@ _OUTCOMES: dict[Outcome, tuple[str, int]] = {
     Outcome.BLOCKED: ("!", 33),
     Outcome.WAITING: ("…", 36),
 }
-_DIM, _BOLD, _RED, _YELLOW = 2, 1, 31, 33
+_DIM, _BOLD, _RED, _YELLOW, _CYAN = 2, 1, 31, 33, 36
 #: The words of the summary, in this order. Zeros are left out.
 _SUMMARY = (
     (Op.CREATE, "to create"),
@@ -136,6 +136,11 @@ def done(done: Done, *, color: bool) -> Iterator[str]:
         yield f"    {clean(done.message)}"
 
 
+def told(told: Told, *, width: int, color: bool) -> Iterator[str]:
+    """A build or a promotion has moved on."""
+    yield from _wrapped(f"· {clean(told.where)}: {clean(told.message)}", "", width, _CYAN, color=color)
+
+
 def end(report: Report, *, color: bool) -> Iterator[str]:
     """What a run came to, problems included, so that they are the last thing on the screen."""
     yield ""
@@ -169,8 +174,12 @@ def _change(change: Change, shared: str, *, width: int, color: bool) -> Iterator
     yield f"    {_paint(f'{sign} {change.id.kind}', paint, color)} {clean(change.id.name)}"
     for words in _remarks(change, shared):
         yield from _wrapped(words, "        ", width, _DIM, color=color)
+    for line in change.traffic or ():
+        yield from wrap(clean(line), max(width, 40), initial_indent=" " * 8, subsequent_indent=" " * 10)
     for field in change.fields:
-        yield from _field(field, width=width, color=color)
+        # Backend by backend and rule by rule, they say once more how requests move.
+        if change.traffic is None or not field.path.startswith("spec.rules"):
+            yield from _field(field, width=width, color=color)
 
 
 def _remarks(change: Change, shared: str) -> Iterator[str]:

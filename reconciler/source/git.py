@@ -1,4 +1,4 @@
-"""Which commit a branch stands at: the only module of the reconciler that runs git.
+"""Which commit a branch stands at, and what two commits differ in: the only module of the reconciler that runs git.
 
 Addresses and branch names come from specs, so they are data of strangers: an address is checked against an
 allow-list (`runtime.git`, which builds go by, too), and the name of a branch never reaches a command line.
@@ -14,19 +14,18 @@ import base64
 import os
 import re
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from runtime import git
 
 if TYPE_CHECKING:
     from asyncio import StreamReader
-    from asyncio.subprocess import Process
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +70,10 @@ Cause: TypeAlias = Literal["address", "branch", "credential", "unreachable", "ti
 
 @dataclass(frozen=True, slots=True)
 class Unresolved:
-    """Why it is not known where a branch stands: a sentence for people, and whose turn it is.
+    """Why a question to git has no answer: a sentence for people, and whose turn it is.
 
-    `address` and `branch`: the spec's; `credential`: the Secret's; `unreachable` and `timeout`: the world's, and
-    the next pass asks again.
+    `address` and `branch` (or a commit, or a path): the spec's; `credential`: the Secret's; `unreachable` and
+    `timeout`: the world's, and the next pass asks again.
     """
 
     reason: str
@@ -108,9 +107,12 @@ def resolve(
     answers: dict[Branch, str | Unresolved] = {}
     questions: dict[_Question, list[Branch]] = {}
     for branch in wanted:
-        question = _question(branch, mirrors or {}, allow_file=allow_file)
+        question = _question(branch.repository, branch.credential, mirrors or {}, allow_file=allow_file)
         if isinstance(question, Unresolved):
             answers[branch] = question
+        elif not _BRANCH.fullmatch(branch.branch):
+            said = f"{branch.repository}: {branch.branch[:200]!r} is not a branch's name"
+            answers[branch] = Unresolved(said, "branch")
         else:
             questions.setdefault(question, []).append(branch)
     if questions:
@@ -121,7 +123,53 @@ def resolve(
     return {branch: answers[branch] for branch in wanted}
 
 
+def changed(
+    repository: str,
+    old: str,
+    new: str,
+    paths: Iterable[str] = (),
+    *,
+    credential: Credential | None = None,
+    mirrors: Mapping[str, str] | None = None,
+    allow_file: bool = False,
+    timeout_s: float = 120,
+    max_bytes: int = 1 << 30,
+) -> bool | Unresolved:
+    """Whether one of the paths (files or folders of the repository) differs between two commits, by their full ids.
+
+    No path, or "", is the whole repository. A path that neither commit has does not differ. True where the server has
+    `old` no more: its branch was rewritten, and nobody knows what became of the paths.
+
+    Fetches both commits' folders, without history and, where the server can, without files; what a commit holds is
+    never written out. `mirrors`, `allow_file` and the environment of git are as with `resolve`; `timeout_s` is for
+    all of it, and `max_bytes` for what is fetched. Raises nothing for what a repository or its spec does. Call it in a
+    thread that runs no event loop.
+    """
+    import asyncio  # noqa: PLC0415 - see `resolve`
+
+    question = _question(repository, credential, mirrors or {}, allow_file=allow_file)
+    if isinstance(question, Unresolved):
+        return question
+    literal = [path.removeprefix("./").strip("/") for path in paths]
+    for commit in (old, new):
+        if not _COMMIT.fullmatch(commit):
+            return Unresolved(f"{repository}: {commit[:200]!r} is not the id of a commit", "branch")
+    for path in literal:
+        if ".." in path.split("/") or not path.isprintable():
+            return Unresolved(f"{repository}: {path[:200]!r} is not a path in a repository", "branch")
+    if old == new or len(old) != len(new):  # of another length: made anew with another hash
+        return old != new
+    comparison = _Comparison(old, new, () if "" in literal or "." in literal else tuple(literal), max_bytes)
+    try:
+        with TemporaryDirectory(prefix="trueup-git-") as folder:
+            answer = asyncio.run(_compare(question, comparison, Path(folder), timeout_s))
+    except OSError as error:  # no disk space, no more processes
+        answer = Unresolved(f"git cannot be started here: {error.strerror}", "unreachable")
+    return Unresolved(f"{repository}: {answer.reason}", answer.cause) if isinstance(answer, Unresolved) else answer
+
+
 _BRANCH = re.compile("[A-Za-z0-9_][A-Za-z0-9_.+-]*(/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*")
+_COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class _Question(NamedTuple):
@@ -132,8 +180,10 @@ class _Question(NamedTuple):
     credential: Credential | None  #: None also where it is of no use for the protocol
 
 
-def _question(branch: Branch, mirrors: Mapping[str, str], *, allow_file: bool) -> _Question | Unresolved:
-    address = branch.repository
+def _question(
+    repository: str, credential: Credential | None, mirrors: Mapping[str, str], *, allow_file: bool
+) -> _Question | Unresolved:
+    address = repository
     protocol = _protocol(address, allow_file=allow_file)
     if protocol:
         # And again: the end of what a mirror makes of an address was still written in a spec.
@@ -142,10 +192,8 @@ def _question(branch: Branch, mirrors: Mapping[str, str], *, allow_file: bool) -
     if protocol is None:
         allowed = "https://host/path, ssh://host/path, user@host:path" + (" and file:///path" if allow_file else "")
         return Unresolved(f"{git.shown(address)!r} is not an address that git is given; those are {allowed}", "address")
-    if not _BRANCH.fullmatch(branch.branch):
-        return Unresolved(f"{branch.repository}: {branch.branch[:200]!r} is not a branch's name", "branch")
-    fits = branch.credential and {"token": "https", "ssh-key": "ssh"}[branch.credential.kind] == protocol
-    return _Question(address, protocol, branch.credential if fits else None)
+    fits = credential and {"token": "https", "ssh-key": "ssh"}[credential.kind] == protocol
+    return _Question(address, protocol, credential if fits else None)
 
 
 def _protocol(address: str, *, allow_file: bool) -> str | None:
@@ -207,43 +255,121 @@ async def _ask_all(
     return {question: task.result() for question, task in tasks.items()}
 
 
-#: A repository may answer without an end: git would keep it all. No core dump, for it would hold the token.
-_LIMITED = 'ulimit -S -v 524288 2>/dev/null; ulimit -S -c 0; exec "$@"'
-
-
 async def _ask(question: _Question, names: set[str], folder: Path, seconds: float) -> _Reply:
     import asyncio  # noqa: PLC0415 - see `resolve`
-    from asyncio.subprocess import DEVNULL, PIPE  # noqa: PLC0415 - see `resolve`
 
-    # All branches, because the server sends them all: git compares patterns itself, and only with the end of a
-    # name ("main" is also found in refs/heads/refs/heads/main).
-    git = ("git", "ls-remote", "--heads", "--", question.address)
-    process = await asyncio.create_subprocess_exec(
-        *("/bin/sh", "-c", _LIMITED, "sh", *git),
-        cwd=folder,
-        env=_environment(question, folder),
-        stdin=DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-        start_new_session=True,
-    )
     try:
         async with asyncio.timeout(seconds):
-            heads, complaint, status = await _listen(process, names)
+            # All branches, because the server sends them all: git compares patterns itself, and only with the end of
+            # a name ("main" is also found in refs/heads/refs/heads/main).
+            arguments = ("ls-remote", "--heads", "--", question.address)
+            environment = _environment(question, folder)
+            heads, complaint, status = await _run(folder, environment, arguments, lambda said: _heads(said, names))
     except TimeoutError:
         return Unresolved(f"there was no answer within {seconds:.3g} s", "timeout")
     return heads if status == 0 else _complaint(question, complaint, status)
 
 
-async def _listen(process: Process, names: set[str]) -> tuple[_Heads, str, int]:
-    """What git says, what it complains about, and its exit status."""
+class _Comparison(NamedTuple):
+    """Two commits, and in which paths they may differ; none: in anything."""
+
+    old: str
+    new: str
+    paths: tuple[str, ...]
+    max_bytes: int
+
+
+#: No background work that outlives us; one pack; little memory, because there is a limit to it.
+_SETTINGS = (
+    *("-c", "gc.auto=0", "-c", "maintenance.auto=false"),
+    *("-c", "fetch.unpackLimit=1", "-c", "pack.threads=1", "-c", "core.bigFileThreshold=16m"),
+    *("-c", "core.packedGitWindowSize=16m", "-c", "core.packedGitLimit=64m"),
+)
+
+
+async def _compare(question: _Question, wanted: _Comparison, folder: Path, seconds: float) -> bool | Unresolved:
     import asyncio  # noqa: PLC0415 - see `resolve`
 
+    environment = _environment(question, folder)
+
+    async def run(repository: str, *arguments: str, is_offline: bool = True) -> tuple[str, int]:
+        # A partial repository asks its server for what it has not, in the middle of anything.
+        protocols = {"GIT_ALLOW_PROTOCOL": ""} if is_offline else {}
+        whole = (*_SETTINGS, f"--git-dir={repository}", "--literal-pathspecs", *arguments)
+        _, complaint, status = await _run(folder, environment | protocols, whole, _beginning, wanted.max_bytes)
+        return complaint, status
+
+    async def fetch(repository: str, *what: str) -> tuple[str, int]:
+        kind = "sha256" if len(wanted.new) == 64 else "sha1"
+        complaint, status = await run(repository, "init", "--quiet", "--bare", "--template=", f"--object-format={kind}")
+        if status != 0:
+            return complaint, status
+        options = ("--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--filter=blob:none")
+        return await run(repository, "fetch", *options, *what, is_offline=False)
+
+    async def compare() -> bool | Unresolved:
+        here = "commits"
+        complaint, status = await fetch(here, "--depth=1", "--", question.address, wanted.new, wanted.old)
+        failure = complaint if status != 0 else ""
+        if gone := re.search(r"not our ref ([0-9a-f]+)", failure):
+            return gone[1] == wanted.old or _no_commit(wanted.new)
+        if re.search(r"unadvertised object|want [0-9a-f]+ not valid|shallow|dumb http", failure):
+            # An old server hands out branches alone. Anew, for of a branch that is there git would fetch no history.
+            here = "branches"
+            complaint, status = await fetch(here, "--", question.address, "+refs/heads/*:refs/heads/*")
+            for commit in (wanted.new, wanted.old) if status == 0 else ():
+                if (await run(here, "cat-file", "-e", f"{commit}^{{commit}}"))[1] != 0:
+                    return commit == wanted.old or _no_commit(commit)
+        if status == 0:
+            arguments = ("--quiet", "-r", wanted.old, wanted.new, "--", *wanted.paths)
+            complaint, status = await run(here, "diff-tree", *arguments)
+            if status in (0, 1):
+                return status == 1
+        return _complaint(question, complaint, status)
+
+    try:
+        async with asyncio.timeout(seconds):
+            return await compare()
+    except TimeoutError:
+        return Unresolved(f"there was no answer within {seconds:.3g} s", "timeout")
+
+
+def _no_commit(commit: str) -> Unresolved:
+    return Unresolved(f"the commit {commit} is not there", "branch")
+
+
+#: A repository may answer without an end: git would keep it all, in memory or in files (512 bytes are a block of them).
+#: No core dump, for it would hold the token.
+_LIMITED = 'ulimit -S -v 524288 2>/dev/null; ulimit -f "$1"; ulimit -S -c 0; shift; exec "$@"'
+
+T = TypeVar("T")
+
+
+async def _run(
+    folder: Path,
+    environment: Mapping[str, str],
+    arguments: Sequence[str],
+    read: Callable[[StreamReader], Awaitable[T]],
+    max_bytes: int = 1 << 20,
+) -> tuple[T, str, int]:
+    """What was read of what git says, what it complains about, and its exit status."""
+    import asyncio  # noqa: PLC0415 - see `resolve`
+    from asyncio.subprocess import DEVNULL, PIPE  # noqa: PLC0415 - see `resolve`
+
+    process = await asyncio.create_subprocess_exec(
+        *("/bin/sh", "-c", _LIMITED, "sh", str(max_bytes // 512), "git", *arguments),
+        cwd=folder,
+        env=environment,
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=PIPE,
+        start_new_session=True,
+    )
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        heads, complaint = await asyncio.gather(_heads(process.stdout, names), _beginning(process.stderr))
-        return heads, complaint, await process.wait()
+        said, complaint = await asyncio.gather(read(process.stdout), _beginning(process.stderr))
+        return said, complaint, await process.wait()
     except BaseException:  # the timeout and Ctrl-C too
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # git alone would leave its ssh or git-remote-https behind
@@ -315,6 +441,11 @@ _COMPLAINTS: tuple[tuple[str, Cause, str], ...] = (
         "it has moved: the server answers with a redirect, which is not followed; write the address that it has now",
     ),
     (r"dubious ownership", "address", "git refuses it, for its files belong to another user"),
+    (
+        r"invalid index-pack output|File too large",
+        "unreachable",
+        "it sends too much, or what is damaged; a server with `uploadpack.allowFilter` could leave the files out",
+    ),
     (r"Could not resolve|unable to look up", "unreachable", "it cannot be reached: {detail}"),
     (
         r"repository .* not found|does not appear to be a git repository|returned error: 404|Repository not found",
@@ -329,7 +460,9 @@ def _complaint(question: _Question, complaint: str, status: int) -> Unresolved:
         return Unresolved("git is not installed", "unreachable")
     text = _without_secrets(complaint, question.credential)
     # `remote:` is the server's own text; git's sentence about its failure comes first of the others.
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("remote:")]
+    lines = [
+        line.strip() for line in text.splitlines() if line.strip() and not line.startswith(("remote:", "warning:"))
+    ]
     detail = re.sub(r"^fatal: (unable to access '[^']*': )?", "", lines[0]) if lines else f"git ended with {status}"
     detail = "".join(character if character.isprintable() else " " for character in detail)[:300]
     kind = "private key" if question.protocol == "ssh" else "token"

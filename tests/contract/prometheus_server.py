@@ -77,34 +77,22 @@ class Exporter:
         self._server.server_close()
 
 
-class PrometheusServer:
-    """A Prometheus on a free port, which scrapes `targets`: (namespace, pod) -> exporter."""
+class PrometheusProcess:
+    """A Prometheus on a free port, with a configuration (YAML)."""
 
-    def __init__(self, folder: Path, targets: Mapping[tuple[str, str], Exporter]) -> None:
+    def __init__(self, folder: Path, configuration: str) -> None:
         assert PROMETHEUS is not None, "CI has to install prometheus"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         folder.mkdir(parents=True, exist_ok=True)
-        configuration = {
-            "global": {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE},
-            "scrape_configs": [
-                {
-                    "job_name": "pods",
-                    "static_configs": [
-                        {"targets": [f"127.0.0.1:{exporter.port}"], "labels": {"namespace": namespace, "pod": pod}}
-                        for (namespace, pod), exporter in targets.items()
-                    ],
-                }
-            ],
-        }
-        (folder / "prometheus.json").write_text(json.dumps(configuration))  # JSON is YAML
+        (folder / "prometheus.yaml").write_text(configuration)
         self._log = (folder / "log").open("w+")
         self._process = subprocess.Popen(
             [
                 PROMETHEUS,
-                f"--config.file={folder / 'prometheus.json'}",
+                f"--config.file={folder / 'prometheus.yaml'}",
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address=127.0.0.1:{self.port}",
                 "--log.level=warn",
@@ -136,6 +124,25 @@ class PrometheusServer:
             self._process.kill()
             self._process.wait()
         self._log.close()
+
+
+class PrometheusServer(PrometheusProcess):
+    """A Prometheus which scrapes `targets`: (namespace, pod) -> exporter."""
+
+    def __init__(self, folder: Path, targets: Mapping[tuple[str, str], Exporter]) -> None:
+        configuration = {
+            "global": {"scrape_interval": SCRAPE, "scrape_timeout": SCRAPE},
+            "scrape_configs": [
+                {
+                    "job_name": "pods",
+                    "static_configs": [
+                        {"targets": [f"127.0.0.1:{exporter.port}"], "labels": {"namespace": namespace, "pod": pod}}
+                        for (namespace, pod), exporter in targets.items()
+                    ],
+                }
+            ],
+        }
+        super().__init__(folder, json.dumps(configuration))  # JSON is YAML
 
 
 def now() -> datetime:

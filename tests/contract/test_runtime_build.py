@@ -230,6 +230,22 @@ def test_a_build_that_is_finished_is_answered_from_its_record(build: Builder) ->
     assert "==>" not in again.output
 
 
+def test_the_analytics_have_its_row(build: Builder) -> None:
+    outcome = build(GOOD)
+    row = outcome.storage.read("analytics/builds/model=adder/a1b2.json")
+    assert row == outcome.record.to_row()
+    assert json.loads(row)["metrics"] == {"auc": 0.9, "rows": 3.0}
+
+
+def test_an_attempt_that_died_before_it_told_the_analytics_is_mended_by_the_next(build: Builder) -> None:
+    first = build(GOOD)
+    row = build.storage.root / "analytics/builds/model=adder/a1b2.json"
+    row.unlink()
+    assert build(GOOD).code == 0
+    assert row.read_bytes() == first.record.to_row()
+    assert build(GOOD).code == 0  # and finds it there
+
+
 def test_two_attempts_at_once_make_one_build(build: Builder, tmp_path: Path) -> None:
     build.write(GOOD)
     attempts = []

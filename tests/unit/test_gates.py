@@ -25,8 +25,6 @@ from reconciler.gates import (
     judge_check,
     judge_trigger,
     number,
-    retry_at,
-    worst,
 )
 from reconciler.gates.checks import Subject
 from reconciler.gates.values import difference
@@ -534,61 +532,3 @@ def test_a_placeholder_cannot_leave_its_string() -> None:
     wild = Subject("production", "churn", 'x"} or vector(0) #', "3f9a1c2e")
     asked = expressions(check(query='x{v="$variation"}'), wild, None)
     assert asked.value.count('"') == 2
-
-
-# -- what verdicts lead to --------------------------------------------------------------------------------------------
-
-
-def verdict(outcome: str, *, retryable: bool = False, attempt: int = 1, reason: str = "Any") -> Verdict:
-    return Verdict(
-        outcome=Outcome(outcome), reason=reason, message="", at=NOW, retryable=retryable, attempt=attempt, name=reason
-    )
-
-
-@pytest.mark.parametrize(
-    ("outcomes", "expected"),
-    [
-        (("Passed",), "Passed"),
-        (("Passed", "Inconclusive"), "Inconclusive"),
-        (("Inconclusive", "Error", "Passed"), "Error"),
-        (("Error", "Inconclusive", "Rejected", "Passed"), "Rejected"),
-    ],
-)
-def test_the_worst_verdict_decides(outcomes: tuple[str, ...], expected: str) -> None:
-    decisive = worst([verdict(outcome) for outcome in outcomes])
-    assert decisive is not None
-    assert decisive.outcome == expected
-
-
-def test_of_equally_bad_verdicts_the_first_is_told() -> None:
-    decisive = worst([verdict("Rejected", reason="a"), verdict("Rejected", reason="b")])
-    assert decisive is not None
-    assert decisive.reason == "a"
-    assert worst([]) is None
-
-
-@pytest.mark.parametrize("outcome", ["Passed", "Rejected", "Inconclusive", "Error"])
-def test_what_another_try_cannot_mend_is_not_tried_again(outcome: str) -> None:
-    assert retry_at([verdict(outcome)], NOW, 600, NOW) is None
-
-
-def test_an_error_is_tried_again_with_a_longer_pause_each_time_until_the_deadline_and_then_held() -> None:
-    now, pauses = NOW, []
-    for attempt in range(1, 100):
-        again = retry_at([verdict("Error", retryable=True, attempt=attempt)], NOW, 600, now)
-        if again is None:
-            break
-        pauses.append(round((again - now).total_seconds()))
-        now = again
-    assert pauses == [5, 10, 20, 40, 80, 160, 285]
-    assert now == NOW + timedelta(seconds=600)
-
-
-def test_a_clock_that_jumps_back_only_waits_and_one_that_jumps_ahead_holds() -> None:
-    error = [verdict("Error", retryable=True)]
-    assert retry_at(error, NOW, 600, NOW - timedelta(days=1)) == NOW - timedelta(days=1) + timedelta(seconds=5)
-    assert retry_at(error, NOW, 600, NOW + timedelta(days=1)) is None
-
-
-def test_the_last_verdict_decides_about_another_try() -> None:
-    assert retry_at([verdict("Error", retryable=True), verdict("Inconclusive", attempt=2)], NOW, 600, NOW) is None

@@ -174,6 +174,27 @@ def test_a_rule_without_an_answer_is_a_refusal() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("2026-02-20T00:00:00Z", True),
+        ("2026-02-20t00:00:00.123456789z", True),
+        ("2026-02-20T00:00:00+99:99", True),
+        ("2026-02-20T23:59:60Z", False),
+        ("2026-02-20T24:00:00Z", False),
+        ("2026-02-30T00:00:00Z", False),
+        ("2026-02-20T00:00:00", False),
+        ("2026-02-20 00:00:00Z", False),
+        ("2026-02-20", False),
+        ("", False),
+    ],
+)
+def test_a_moment_of_a_custom_kind_is_read_as_the_server_reads_it(text: str, fits: bool) -> None:
+    schema = compile_schema({"type": "object", "properties": {"at": {"type": "string", "format": "date-time"}}})
+    shown = f'at: Invalid value: "{text}": at in body must be of type date-time: "{text}"'
+    assert [str(cause) for cause in check(schema, {"at": text})] == ([] if fits else [shown])
+
+
+@pytest.mark.parametrize(
     ("pattern", "text", "matches"),
     [
         (r"^a$", "a\n", False),

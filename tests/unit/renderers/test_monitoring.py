@@ -44,6 +44,14 @@ def test_the_servers_metrics_port_is_scraped() -> None:
     assert "namespaceSelector" not in spec
 
 
+def test_the_servers_of_a_laptop_are_scraped_every_second() -> None:
+    unit = serving(variation(), where=cluster(data_plane="embedded"))
+
+    spec = one(renderer.render(unit, NO_FACTS), "PodMonitor")["spec"]
+
+    assert [endpoint["interval"] for endpoint in spec["podMetricsEndpoints"]] == ["1s"]
+
+
 def test_errors_latency_silence_and_gates_are_alerted() -> None:
     assert [rule["alert"] for rule in alerts()] == [
         "TrueupErrorRate",

@@ -1,0 +1,107 @@
+"""What builds and promotes itself, one step at a time.
+
+    records, Jobs -> builds -> triggers -> promotions -> verdicts -> records -> what is to be rendered
+
+Each step reads the records and what they are about, decides (`triggers`, `promotion`: pure), and writes what was
+decided, each record against the version that it was decided on. Traffic follows in the same pass, because rendering
+reads the records. So a crash between any two writes leaves nothing half done: the next step decides again, from the
+same records. Questions that take time (SQL, Prometheus, Git) are asked aside, and no step waits for them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from reconciler import ledger, promotion
+from reconciler.automate import builds, filing, promotions
+from reconciler.automate.desk import Desk
+from reconciler.automate.questions import Questions
+from reconciler.automate.recall import Recall, recall
+from reconciler.cluster import Reader, Writer
+from reconciler.notify import Egress, Notifier
+from reconciler.outside import Outside
+from reconciler.report import Told, Trouble
+from renderers.catalog import Catalog, Facts, promotion_order
+from schemas.environment import DataPlane
+
+__all__ = ["Automator", "Progress", "Recall"]
+
+
+class Progress(NamedTuple):
+    """What a step came to. `busy`: something goes on by itself, and another step will find more to do."""
+
+    recall: Recall
+    told: tuple[Told, ...] = ()
+    trouble: tuple[Trouble, ...] = ()
+    busy: bool = False
+
+
+@dataclass(slots=True)
+class Automator:
+    """The steps of a run. `facts` are those that specs need, without records; `home` is where the records are."""
+
+    catalog: Catalog
+    facts: Facts
+    outside: Outside
+    home: DataPlane
+    questions: Questions = field(default_factory=Questions, init=False)
+    _branches: builds.Branches = field(default_factory=builds.Branches, init=False)
+    _notifier: Notifier = field(init=False)
+    _told: dict[str, str] = field(default_factory=dict, init=False)
+    _is_tidied: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        environments = self.catalog.environments
+        self._notifier = Notifier(
+            lambda environment, name: self.outside.secrets(environments[environment].spec, name), Egress.of(os.environ)
+        )
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether any spec needs records. Where none does, nobody is asked for them."""
+        return bool(self.catalog.automations) or bool(promotion.places(self.catalog, promotion_order(self.catalog)))
+
+    def look(self) -> Progress:
+        """What the records mean, without a step: for a preview."""
+        desk = self._desk(self.outside.reader_of(self.home))
+        return Progress(recall(desk), trouble=tuple(desk.trouble))
+
+    def step(self, writer: Writer, now: datetime) -> Progress:
+        """One step. `writer` is that of the home cluster. Raises `ApiError` where the records are out of reach."""
+        missing = ledger.ensure(writer)
+        desk = self._desk(writer, writer, now)
+        desk.trouble += [Trouble("records", words) for words in missing]
+        builds.follow(desk)
+        builds.start(desk, self._branches)
+        promotions.request(desk)
+        promotions.advance(desk)
+        filing.file(desk)
+        filing.notify(desk, self._notifier)
+        if not self._is_tidied:
+            filing.tidy(desk)
+            self._is_tidied = True
+        last = {one.where: one for one in desk.told}
+        told = tuple(one for one in last.values() if self._told.get(one.where) != one.message)
+        self._told |= {one.where: one.message for one in told}
+        return Progress(recall(desk), told, tuple(desk.trouble), desk.busy or self.questions.any)
+
+    def _desk(self, reader: Reader, writer: Writer | None = None, now: datetime | None = None) -> Desk:
+        records, troubles = ledger.read(reader)
+        return Desk(
+            records,
+            troubles,
+            catalog=self.catalog,
+            facts=self.facts,
+            outside=self.outside,
+            questions=self.questions,
+            writer=writer,
+            now=now,
+        )
+
+    def close(self) -> None:
+        """Lets messages go out that are under way, and lets go of questions that nobody waits for any more."""
+        self.questions.close()
+        self._notifier.close()

@@ -1,0 +1,193 @@
+"""Builds: what their Jobs say goes into their records, and what is due gets a record of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+
+from reconciler import judging, readiness, recorded, triggers
+from reconciler.automate.desk import Desk
+from reconciler.outside import OutsideError
+from reconciler.readiness import State
+from reconciler.records import Build, BuildPhase, BuildStatus, Verdict
+from renderers import names
+from renderers.batch import job_name as batch_job_name
+from renderers.catalog import automation_environment
+from renderers.manifest import ObjectId
+from schemas.automation import Automation
+from schemas.environment import Environment
+
+#: What is known of a branch is asked for again after this.
+_BRANCH_AGE = timedelta(seconds=20)
+
+
+@dataclass(slots=True)
+class Branches:
+    """What triggers have seen of the world, by automation; it is lost with the process, and then asked for again."""
+
+    seen: dict[str, triggers.Seen] = field(default_factory=dict)
+    heads: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+
+
+def job_of(build: Build, environment: Environment) -> ObjectId:
+    """The Job that a record is about."""
+    name_of = batch_job_name if build.spec.action == "Batch" else names.job_name
+    return ObjectId("batch/v1", "Job", environment.namespace_name, name_of(build.spec.model, build.short))
+
+
+# -- following ------------------------------------------------------------------------------------------------------
+
+
+def follow(desk: Desk) -> None:
+    """Builds that promotions need get records; what the Jobs of unfinished ones say, these say too."""
+    for key, pinned in desk.pinned.items():
+        if desk.ledger.build(pinned.identity.id) is None and not desk.places[key].environment.suspended:
+            desk.create_build(recorded.of_spec(pinned.build.spec, pinned.identity, pinned.home.name, desk.now))
+    for build in list(desk.ledger.builds.values()):
+        environment = desk.environment(build.spec.environment)
+        if build.spec.cause.kind == "Registration" and not build.is_finished:
+            # Written in two steps, and the process died between them.
+            desk.write_build(build, recorded.registered(build.spec.cause))
+        elif not build.is_finished and environment is not None:
+            desk.busy = True
+            with desk.troubled(f"build {build.identity.name}"):
+                _follow(desk, build, environment)
+
+
+def _follow(desk: Desk, build: Build, environment: Environment) -> None:
+    reader, target = desk.outside.reader_of(environment.data_plane), job_of(build, environment)
+    job = reader.get(target)
+    state, pods = readiness.of(job), []
+    if state.state in (State.CURRENT, State.FAILED):
+        pods = reader.list("v1", "Pod", namespace=target.namespace, labels=f"job-name={target.name}").items
+    status = recorded.status_of(build, job, state, pods)
+    is_whole = state.state is not State.CURRENT or recorded.is_whole(pods)
+    if build.spec.action == "Build" and (job is None or not is_whole):
+        # The Job was cleaned up, or its pods were, or the result was too long for them: the storage has it whole.
+        stored = _stored(desk, build, status, environment)
+        if stored is None and job is not None:
+            return
+        status = stored or status
+    desk.write_build(build, status)
+
+
+def _stored(desk: Desk, build: Build, status: BuildStatus, environment: Environment) -> BuildStatus | None:
+    """The status by the record in the object storage; None where there is none, or none yet."""
+    found = desk.questions.ask(("record", build.identity.name), lambda: (desk.outside.record(environment, build),))
+    if found is None or found[0] is None:
+        return None
+    return recorded.of_storage(status, found[0])
+
+
+# -- starting -------------------------------------------------------------------------------------------------------
+
+
+def start(desk: Desk, branches: Branches) -> None:
+    """Runs of automations that are due."""
+    for placed in desk.catalog.automations.values():
+        environment = desk.environment(automation_environment(desk.catalog, placed.spec, desk.order))
+        if environment is not None and not environment.suspended:
+            with desk.troubled(f"automation {placed.spec.name}"):
+                _Starter(desk, branches, placed.spec, environment).step()
+
+
+@dataclass(slots=True)
+class _Starter:
+    """One automation, in the environment where it builds."""
+
+    desk: Desk
+    branches: Branches
+    automation: Automation
+    environment: Environment
+
+    def step(self) -> None:
+        name = self.automation.name
+        runs = [build for build in self.desk.ledger.builds.values() if build.spec.automation == name]
+        decision = triggers.due(self.automation, runs, self._seen(), self.desk.now)
+        if isinstance(decision, triggers.AskMetric):
+            decision = self._ask_metric(decision, runs)
+        elif isinstance(decision, triggers.AskPaths):
+            decision = self._ask_paths(decision, runs)
+        if isinstance(decision, triggers.Start):
+            self._start(decision)
+        elif isinstance(decision, triggers.Register):
+            self.desk.create_build(recorded.of_registration(self.automation, self.environment.name, decision.cause))
+
+    def _seen(self) -> triggers.Seen:
+        seen = self.branches.seen.get(self.automation.name, triggers.Seen())
+        if self.automation.trigger.git is not None and self.automation.enabled:
+            head = self._head()
+            if head and head != seen.head:
+                seen = self._note(seen._replace(head=head, changed=None))
+        return seen
+
+    def _note(self, seen: triggers.Seen) -> triggers.Seen:
+        self.branches.seen[self.automation.name] = seen
+        return seen
+
+    def _head(self) -> str:
+        """The newest commit of the branch, as it was some seconds ago; "" while Git has not answered."""
+        spec, key = self.automation.build_spec, self.automation.name
+        assert spec is not None
+        commit, at = self.branches.heads.get(key, ("", None))
+        if at is None or not timedelta() <= self.desk.now - at < _BRANCH_AGE:
+            question = partial(self.desk.outside.commit, spec, spec.git_branch, self.environment)
+            answer = self.desk.questions.ask(("commit", key), question)
+            if answer is not None:
+                self.branches.heads[key] = answer, self.desk.now
+                return str(answer)
+        return commit
+
+    def _start(self, decision: triggers.Start) -> None:
+        build = self._build(decision)
+        if build is None:
+            return
+        for name in decision.replaces:
+            before = self.desk.ledger.builds[name]
+            cancelled = {"phase": BuildPhase.CANCELLED, "finished_at": self.desk.now}
+            self.desk.write_build(before, before.status.model_copy(update=cancelled))
+        self.desk.create_build(build)
+
+    def _build(self, decision: triggers.Start) -> Build | None:
+        """The record of the run; None where what it needs is not known yet."""
+        automation, where = self.automation, self.environment.name
+        batch = automation.batch_execution
+        if batch is None:
+            # Of a run that a commit has started, exactly that one: the branch may have moved on since it was decided.
+            commit = self._seen().head if automation.trigger.git is not None else self._head()
+            return recorded.of_run(automation, where, decision.cause, decision.run, commit) if commit else None
+        place = where, automation.model, batch.variation
+        pinned = self.desk.pinned.get(place)
+        serving = batch.build_id or self.desk.ledger.current(place) or (pinned.identity.id if pinned else "")
+        if not serving:
+            words = f"variation {batch.variation} of {automation.model} serves no build in {where} yet"
+            raise OutsideError(words)
+        return recorded.of_batch(automation, where, decision.cause, decision.run, serving)
+
+    def _ask_metric(self, asked: triggers.AskMetric, runs: list[Build]) -> triggers.Decision:
+        trigger = self.automation.trigger.metric
+        assert trigger is not None
+        question = partial(
+            judging.trigger_metric,
+            trigger,
+            self.automation.model,
+            self.environment,
+            partial(self.desk.outside.engine, self.environment),
+            asked.at,
+        )
+        verdict: Verdict | None = self.desk.questions.ask(("metric", self.automation.name), question)
+        if verdict is None:
+            return triggers.Wait(None, "its metric is asked for")
+        self.desk.tell(f"automation {self.automation.name}", verdict.message)
+        seen = self._note(self._seen()._replace(metric=verdict))
+        return triggers.due(self.automation, runs, seen, self.desk.now)
+
+    def _ask_paths(self, asked: triggers.AskPaths, runs: list[Build]) -> triggers.Decision:
+        spec = self.automation.build_spec
+        assert spec is not None
+        question = partial(self.desk.outside.changed, spec, asked.old, asked.new, asked.paths, self.environment)
+        changed = self.desk.questions.ask(("paths", self.automation.name, asked.old, asked.new), question)
+        if changed is None:
+            return triggers.Wait(None, "the new commit is looked at")
+        return triggers.due(self.automation, runs, self._note(self._seen()._replace(changed=changed)), self.desk.now)

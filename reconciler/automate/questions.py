@@ -1,0 +1,47 @@
+"""What is asked aside, so that a slow warehouse holds up its own promotion and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any
+
+#: Questions at a time. One that hangs holds none of the others up, until there are as many.
+_AT_ONCE = 8
+
+
+class Questions:
+    """An answer is given once, to whoever asks by the same key again."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(_AT_ONCE)
+        self._asked: dict[tuple[str, ...], Future[Any]] = {}
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is asked that nobody has heard the answer of."""
+        return bool(self._asked)
+
+    def ask(self, key: tuple[str, ...], question: Callable[[], Any]) -> Any:
+        """The answer, or None while there is none yet. Raises what the question raised."""
+        future = self._asked.get(key)
+        if future is None:
+            self._asked[key] = self._pool.submit(question)
+            return None
+        if not future.done():
+            return None
+        del self._asked[key]
+        return future.result()
+
+    def is_asked(self, key: tuple[str, ...]) -> bool:
+        """Whether the answer is on its way, or there."""
+        return key in self._asked
+
+    def wait(self, seconds: float) -> None:
+        """Until one of them is answered, or for so long."""
+        if self._asked:
+            wait(self._asked.values(), seconds, return_when=FIRST_COMPLETED)
+
+    def close(self) -> None:
+        """No more questions."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

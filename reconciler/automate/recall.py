@@ -1,0 +1,151 @@
+"""What the records mean for rendering: what is served where, and which Jobs are wanted. Pure but for the desk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+from reconciler import promotion, recorded
+from reconciler.automate.builds import job_of
+from reconciler.automate.desk import Desk
+from reconciler.promotion import PlaceKey
+from reconciler.records import Build, BuildPhase, RecordError
+from reconciler.report import Trouble
+from renderers.catalog import BatchRun, Facts, Recorded, Stood
+from renderers.manifest import ObjectId, Origin
+
+#: The Jobs of this many of an automation's finished runs stay, for their logs.
+_KEPT_JOBS = 3
+
+
+class Recall(NamedTuple):
+    """What the records mean for rendering.
+
+    `keep`: by environment, what is not wanted any more and stays all the same. `unclear`: (environment, model) -> why
+    nobody can say what is to be served there, so that all of it is left as it is.
+    """
+
+    facts: Facts
+    keep: Mapping[str, frozenset[ObjectId]]
+    unclear: Mapping[tuple[str, str], str]
+
+
+def recall(desk: Desk) -> Recall:
+    """Of all records, as they are by now."""
+    unclear = dict(desk.unclear)
+    stands: dict[PlaceKey, tuple[Stood, ...]] = {}
+    for key, stood in promotion.stands(desk.places, desk.ledger).items():
+        environment, model, _ = key
+        if (environment, model) in desk.unclear:
+            # The route is turned to it when it is ready, and to nothing before: what serves without a record keeps on.
+            stood = tuple((build, 100) for build, _ in stood)  # noqa: PLW2901
+        try:
+            stands[key] = tuple(Stood(_recorded(desk, key, build), percent) for build, percent in stood)
+        except RecordError as error:
+            unclear[environment, model] = str(error)
+            desk.trouble.append(Trouble(f"{model} in {environment}", str(error)))
+            continue
+        if stood:
+            unclear.pop((environment, model), None)
+    facts = replace(desk.facts, stands=stands, runs=_runs(desk), batches=_batches(desk))
+    return Recall(facts, _kept_jobs(desk), unclear)
+
+
+def _recorded(desk: Desk, key: PlaceKey, build_id: str) -> Recorded:
+    """A build that a place serves. Raises RecordError where nobody knows its spec any more."""
+    pinned = desk.pinned.get(key)
+    if pinned is not None and pinned.identity.id == build_id:
+        return Recorded(pinned.build, pinned.identity, pinned.home)
+    build = desk.ledger.build(build_id)
+    place, home = desk.places[key], None
+    if build is None:
+        raise RecordError(f"the record of build {build_id[:8]} is gone, which variation {key[2]} serves")
+    home = desk.environment(build.spec.environment) or place.environment
+    return recorded.recorded(build, home, _origin(desk, build, key))
+
+
+def _origin(desk: Desk, build: Build, key: PlaceKey | None = None) -> Origin:
+    automation = desk.catalog.automations.get(build.spec.automation)
+    if automation is not None:
+        return automation.origin
+    variation = desk.catalog.variations.get((key[1], key[2])) if key is not None else None
+    if variation is not None:
+        return variation.origin
+    return Origin("", 0, "automation", build.spec.automation)
+
+
+def _runs(desk: Desk) -> Mapping[tuple[str, str], tuple[Recorded, ...]]:
+    found: dict[tuple[str, str], tuple[Recorded, ...]] = {}
+    for build in _unfinished(desk, "Build"):
+        environment = desk.environment(build.spec.environment)
+        assert environment is not None
+        where = environment.name, build.spec.model
+        automation = desk.catalog.automations.get(build.spec.automation)
+        if build.spec.cause.kind == "Manual" and not (automation and recorded.is_of(build, automation.spec)):
+            # Whoever may ask for a run does not choose what runs: that is for whoever may commit specs.
+            words = f"it is not what automation {build.spec.automation} builds now; ask for another run"
+            desk.trouble.append(Trouble(f"build {build.identity.name}", words))
+            continue
+        try:
+            found[where] = (*found.get(where, ()), recorded.recorded(build, environment, _origin(desk, build)))
+        except RecordError as error:
+            desk.trouble.append(Trouble(f"build {build.identity.name}", str(error)))
+    return found
+
+
+def _batches(desk: Desk) -> Mapping[tuple[str, str], tuple[BatchRun, ...]]:
+    found: dict[tuple[str, str], tuple[BatchRun, ...]] = {}
+    for run in _unfinished(desk, "Batch"):
+        environment = desk.environment(run.spec.environment)
+        assert environment is not None
+        where = environment.name, run.spec.model
+        try:
+            batch = recorded.batch_of(run)
+            key = environment.name, run.spec.model, batch.variation
+            build = _of_batch(desk, key, str(run.spec.specification.get("build", "")))
+        except RecordError as error:
+            desk.trouble.append(Trouble(f"batch {run.identity.name}", str(error)))
+            continue
+        made = BatchRun(run.spec.id, run.spec.cause.at, run.spec.automation, batch, build, _origin(desk, run))
+        found[where] = (*found.get(where, ()), made)
+    return found
+
+
+def _of_batch(desk: Desk, key: PlaceKey, build_id: str) -> Recorded:
+    pinned = desk.pinned.get(key)
+    if pinned is not None and pinned.identity.id == build_id:
+        return Recorded(pinned.build, pinned.identity, pinned.home)
+    build = next((b for b in desk.ledger.builds.values() if b.spec.id.startswith(build_id)), None)
+    if build is None:
+        raise RecordError(f"there is no record of build {build_id[:8]}, which it is to predict with")
+    home = desk.environment(build.spec.environment)
+    if home is None:
+        raise RecordError(f"build {build_id[:8]} was built in {build.spec.environment}, which has left the specs")
+    return recorded.recorded(build, home, _origin(desk, build, key))
+
+
+def _unfinished(desk: Desk, action: str) -> list[Build]:
+    """Runs of automations whose Jobs are wanted."""
+    return [
+        build
+        for build in desk.ledger.builds.values()
+        if build.spec.automation
+        and build.spec.action == action
+        and not build.is_finished
+        and desk.environment(build.spec.environment) is not None
+    ]
+
+
+def _kept_jobs(desk: Desk) -> Mapping[str, frozenset[ObjectId]]:
+    kept: dict[str, frozenset[ObjectId]] = {}
+    finished: dict[str, list[Build]] = {}
+    for build in desk.ledger.builds.values():
+        if build.status.phase in (BuildPhase.SUCCEEDED, BuildPhase.FAILED) and build.spec.automation:
+            finished.setdefault(build.spec.automation, []).append(build)
+    for builds in finished.values():
+        for build in sorted(builds, key=lambda b: b.spec.cause.at, reverse=True)[:_KEPT_JOBS]:
+            environment = desk.environment(build.spec.environment)
+            if environment is not None:
+                kept[environment.name] = kept.get(environment.name, frozenset()) | {job_of(build, environment)}
+    return kept

@@ -1,0 +1,269 @@
+"""The chart's roles and its admission policy: who may decide, and that nobody decides in the name of another.
+
+On a real API server alone: the embedded one has one user, who may do everything, and no admission policies.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from reconciler import ledger
+from reconciler.cluster import Forbidden, Writer, connect
+from reconciler.records import Build, Cause, Promotion, to_body
+from tests.contract.client import MERGE, ROOT, Answer, Api, eventually
+from tests.sample_records import START, a_build, a_decision, a_promotion
+
+CHART = ROOT / "charts/trueup"
+Body = dict[str, Any]
+#: (user) -> the requests of that user.
+As = Callable[[str], "User"]
+
+
+class User:
+    """Requests as somebody else, which an administrator may make. To the server they are that user's."""
+
+    def __init__(self, api: Api, name: str, records: str) -> None:
+        self.api, self.name, self.records = api, name, records
+        self.headers = {"Impersonate-User": name}
+
+    def create(self, record: Build | Promotion, *, dry_run: bool = False) -> Answer:
+        body = to_body(record)
+        del body["metadata"]["namespace"]
+        path = f"{self.records}/{plural(body)}{'?dryRun=All' if dry_run else ''}"
+        return self.api("POST", path, body, headers=self.headers)
+
+    def put(self, body: Body, *, status: bool = False) -> Answer:
+        path = f"{self.records}/{plural(body)}/{body['metadata']['name']}{'/status' if status else ''}"
+        return self.api("PUT", path, body, headers=self.headers)
+
+    def decide(self, body: Body, *, by: str) -> Answer:
+        said = a_decision(body["spec"]["build"], by=by).model_dump(by_alias=True, mode="json")
+        changed = copy.deepcopy(body)
+        changed["spec"]["decisions"].append(said)
+        return self.put(changed)
+
+    def get(self, body: Body) -> Answer:
+        return self.api("GET", f"{self.records}/{plural(body)}/{body['metadata']['name']}", headers=self.headers)
+
+
+def plural(body: Body) -> str:
+    return f"{body['kind'].lower()}s"
+
+
+def asked_by(name: str) -> Cause:
+    return Cause(kind="Manual", at=START, by=name, reason="please")
+
+
+def rendered(namespace: str) -> Iterator[Body]:
+    """The chart's templates as Helm renders them. They use these two expressions and no others."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+
+    def filled(found: re.Match[str]) -> str:
+        value: Any = {"Values": values, "Release": {"Namespace": namespace}}
+        for part in found[1].split("."):
+            value = value[part]
+        return str(value)
+
+    for template in sorted((CHART / "templates").glob("*.yaml")):
+        text = re.sub(r"\{\{ \.((?:Values|Release)\.[\w.]+) \}\}", filled, template.read_text())
+        assert "{{" not in text, template
+        yield from yaml.safe_load_all(text)
+
+
+def renamed(body: Body, namespace: str) -> Body:
+    """What has no namespace gets its name, so that tests do not meet, nor a chart that is installed there."""
+    body = copy.deepcopy(body)
+    if "namespace" not in body["metadata"]:
+        body["metadata"]["name"] += f"-{namespace}"
+    if "roleRef" in body:
+        body["roleRef"]["name"] += f"-{namespace}"
+    if "policyName" in body.get("spec", {}):
+        body["spec"]["policyName"] += f"-{namespace}"
+    return body
+
+
+def path_of(body: Body) -> str:
+    group = f"/apis/{body['apiVersion']}"
+    namespace = body["metadata"].get("namespace")
+    plurals = {"ValidatingAdmissionPolicy": "validatingadmissionpolicies"}
+    kind = plurals.get(body["kind"], f"{body['kind'].lower()}s")
+    return f"{group}{f'/namespaces/{namespace}' if namespace else ''}/{kind}/{body['metadata']['name']}"
+
+
+@pytest.fixture
+def as_(server: tuple[Path, str], api: Api, namespace: str) -> Iterator[As]:
+    """The chart is installed in the namespace of this test, where three people have its roles."""
+    if server[1] != "real":
+        pytest.skip("the embedded server has one user, who may do everything, and no admission policies")
+    connection = connect(str(server[0]), trusted=True)
+    assert ledger.ensure(Writer(connection)) == []
+    connection.close()
+    records = f"/apis/trueup.dev/v1/namespaces/{namespace}"
+    people = [binding(namespace, *given) for given in ROLES.items()]
+    installed = [renamed(body, namespace) for body in (*rendered(namespace), *people)]
+    for body in installed:
+        answer = api.apply(path_of(body), body)
+        assert answer.status == 201, answer.body
+
+    def user(name: str) -> User:
+        return User(api, f"system:serviceaccount:{namespace}:trueup" if name == "reconciler" else name, records)
+
+    # Roles and policies have effect some time after they were stored.
+    for name in (*ROLES, "reconciler"):
+        eventually(lambda name=name: api("GET", f"{records}/builds", headers=user(name).headers).status == 200)
+    forged = a_promotion(cause=asked_by("x"))
+    eventually(lambda: "by must be alice" in user("alice").create(forged, dry_run=True).body.get("message", ""))
+    yield user
+    for body in installed:
+        api("DELETE", path_of(body))
+
+
+ROLES = {"alice": "trueup-approver", "bob": "trueup-approver", "victor": "trueup-viewer", "tina": "trueup-trigger"}
+
+
+def binding(namespace: str, user: str, role: str) -> Body:
+    return {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "RoleBinding",
+        "metadata": {"name": user, "namespace": namespace},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}],
+    }
+
+
+@pytest.fixture
+def promotion(as_: As) -> Body:
+    """One that the reconciler has asked for."""
+    answer = as_("reconciler").create(a_promotion())
+    assert answer.status == 201, answer.body
+    return dict(answer.body)
+
+
+def is_refused(answer: Answer, words: str) -> bool:
+    return answer.status == 403 and words in answer.body["message"]
+
+
+# -- roles ----------------------------------------------------------------------------------------------------------
+
+
+def test_who_may_not_patch_promotions_cannot_approve(as_: As, promotion: Body) -> None:
+    for name in ("victor", "tina", "eve"):
+        words = f'User "{name}" cannot update resource "promotions"'
+        assert is_refused(as_(name).decide(promotion, by=name), words)
+
+
+def test_a_viewer_looks_and_nothing_else(as_: As, promotion: Body) -> None:
+    assert as_("victor").get(promotion).status == 200
+    assert as_("eve").get(promotion).status == 403
+    assert is_refused(as_("victor").create(a_build(cause=asked_by("victor"))), 'User "victor" cannot create')
+
+
+def test_builds_and_promotions_are_asked_for_by_different_roles(as_: As) -> None:
+    build, wanted = a_build(cause=asked_by("tina")), a_promotion(cause=asked_by("tina"))
+    assert as_("tina").create(build).status == 201
+    assert is_refused(as_("tina").create(wanted), 'User "tina" cannot create')
+    build, wanted = a_build(cause=asked_by("alice")), a_promotion(cause=asked_by("alice"))
+    assert is_refused(as_("alice").create(build), 'User "alice" cannot create')
+    assert as_("alice").create(wanted).status == 201
+
+
+def test_the_reconciler_writes_what_became_of_it_and_decides_nothing(as_: As, promotion: Body) -> None:
+    stored = as_("reconciler").put(promotion | {"status": {"phase": "Held"}}, status=True)
+    assert (stored.status, stored.body["status"]) == (200, {"phase": "Held"})
+    assert is_refused(as_("reconciler").decide(stored.body, by="alice"), 'cannot update resource "promotions"')
+
+
+def test_a_token_of_the_cluster_is_enough_to_read_and_not_to_decide(
+    server: tuple[Path, str], api: Api, namespace: str, as_: As, tmp_path: Path
+) -> None:
+    """The same by a kubeconfig, as people have it, and not by impersonation."""
+    accounts = f"/api/v1/namespaces/{namespace}/serviceaccounts"
+    api("POST", accounts, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "guest"}})
+    body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}}
+    token = api("POST", f"{accounts}/guest/token", body).body["status"]["token"]
+    config = yaml.safe_load(server[0].read_text())
+    config["users"][0]["user"] = {"token": token}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    connection = connect(str(tmp_path / "kubeconfig"), trusted=True)
+    guest = Writer(connection)
+    assert ledger.who(guest) == f"system:serviceaccount:{namespace}:guest"
+    assert ledger.ensure(guest) == []  # it may look at no definition, and needs to look at none
+    with pytest.raises(Forbidden):
+        ledger.create(guest, a_build(cause=asked_by("guest")))
+    connection.close()
+
+
+# -- who said it ----------------------------------------------------------------------------------------------------
+
+
+def test_people_decide_in_their_own_name(as_: As, promotion: Body) -> None:
+    after = as_("alice").decide(promotion, by="alice")
+    assert after.status == 200, after.body
+    assert as_("bob").decide(after.body, by="bob").status == 200
+
+
+def test_nobody_decides_in_the_name_of_another(as_: As, promotion: Body) -> None:
+    answer = as_("bob").decide(promotion, by="alice")
+    assert is_refused(answer, "nobody decides in the name of another: by must be bob")
+    after = as_("alice").decide(promotion, by="alice")
+    assert is_refused(as_("bob").decide(after.body, by="alice"), "by must be bob")  # nor by repeating what she said
+
+
+def test_an_administrator_does_not_either(as_: As, api: Api, promotion: Body) -> None:
+    administrator = User(api, "admin", as_("admin").records)
+    administrator.headers = {}
+    assert is_refused(administrator.decide(promotion, by="alice"), "by must be admin")
+    assert administrator.decide(promotion, by="admin").status == 200
+
+
+def test_two_decisions_at_once_are_both_looked_at(as_: As, promotion: Body) -> None:
+    first, second = (
+        a_decision(promotion["spec"]["build"], by=by).model_dump(by_alias=True, mode="json") for by in ("bob", "alice")
+    )
+    for both in ([first, second], [second, first]):
+        changed = promotion | {"spec": promotion["spec"] | {"decisions": both}}
+        assert is_refused(as_("bob").put(changed), "by must be bob")
+
+
+def test_nobody_asks_in_the_name_of_another_or_of_the_reconciler(as_: As) -> None:
+    words = "what a person asks for has the cause Manual, by themselves: spec.cause.by must be alice"
+    for cause in (asked_by("bob"), asked_by(""), Cause(kind="Schedule", at=START, by="alice")):
+        assert is_refused(as_("alice").create(a_promotion(cause=cause)), words)
+        assert is_refused(as_("tina").create(a_build(cause=cause)), "spec.cause.by must be tina")
+
+
+def test_a_promotion_is_not_born_with_the_approval_of_another(as_: As) -> None:
+    build = secrets.token_hex(32)
+    forged = a_promotion(build=build, cause=asked_by("alice"), decisions=(a_decision(build, by="bob"),))
+    assert is_refused(as_("alice").create(forged), "by must be alice")
+
+
+def test_a_status_is_written_by_the_reconciler_alone(as_: As, api: Api, promotion: Body) -> None:
+    administrator = User(api, "admin", as_("admin").records)
+    administrator.headers = {}
+    forged = promotion | {"status": {"phase": "Succeeded"}}
+    assert is_refused(administrator.put(forged, status=True), "written by the reconciler alone")
+    assert is_refused(as_("alice").put(forged, status=True), 'cannot update resource "promotions/status"')
+    assert "status" not in as_("alice").put(forged).body  # a part of the object that this request does not write
+
+
+def test_what_is_neither_may_be_changed_by_whoever_may_patch(as_: As, api: Api, promotion: Body) -> None:
+    after = as_("bob").decide(promotion, by="bob").body
+    alice = as_("alice")
+    path = f"{alice.records}/promotions/{after['metadata']['name']}"
+    labels = {"metadata": {"labels": {"ticket": "4711"}}}
+    assert api("PATCH", path, labels, content_type=MERGE, headers=alice.headers).status == 200
+
+
+def test_the_policy_is_about_the_namespace_of_the_release_alone(as_: As, api: Api) -> None:
+    elsewhere = User(api, "admin", "/apis/trueup.dev/v1/namespaces/default")
+    elsewhere.headers = {}
+    assert elsewhere.create(a_build(cause=asked_by("anybody")), dry_run=True).status == 201
