@@ -25,6 +25,7 @@ run: $(READY) tools  ## Reconcile examples/specs into the embedded data plane on
 	@BIN=$(BIN) sh examples/run.sh
 
 down: $(READY)  ## Stop what `make run` left running
+	@sh examples/prometheus.sh stop
 	@$(BIN)/reconcile down
 
 # What no Python package brings: a Prometheus answers the checks of a canary, a PostgreSQL is a warehouse. Debian has

@@ -153,6 +153,11 @@ def main() -> None:
     tour = Tour(Path(sys.argv[1]).resolve(), sys.argv[2])
     config.load_kube_config(str(tour.home / "kubeconfig"))
 
+    if any(one["spec"]["expectedCurrent"] for one in tour.records()["promotions"] if "expectedCurrent" in one["spec"]):
+        print("This has happened here before; `make down && rm -r .trueup` forgets it.")
+        print(tour.run("history", MODEL))
+        return
+
     tour.commit(1)
     better = tour.train()
     tour.expect(better, staging="Succeeded", production="AwaitingApproval")

@@ -285,7 +285,9 @@ class _Run:
                 message = "the old one is still being deleted; the next run goes on with it"
                 return self._leave(change, Outcome.WAITING, message)
             self._hand_over_replicas(change)
-            self._apply(change.id, change.manifest.body)
+            self._apply(change.id, self._guarded(change, change.manifest.body))
+        except Stale:
+            return self._leave(change, Outcome.WAITING, "it has changed since it was looked at; the next run looks again")
         except ApiError as error:
             return self._failure(change, error)
         return Done(change, Outcome.APPLIED)
@@ -303,6 +305,14 @@ class _Run:
         if outcome is Outcome.WAITING:
             self.waiting.add(change.id)
         return Done(change, outcome, message)
+
+    def _guarded(self, change: Change, body: Body) -> Body:
+        """A route is changed only as it was seen: another reconciler may have moved the traffic on meanwhile."""
+        live = self.target.observed.members.get(change.id)
+        if change.id.kind != "HTTPRoute" or change.op is not Op.CHANGE or live is None:
+            return body
+        version = {"resourceVersion": live["metadata"]["resourceVersion"]}
+        return body | {"metadata": body["metadata"] | version}
 
     def _apply(self, target: ObjectId, body: Body) -> None:
         try:

@@ -25,10 +25,14 @@ class NotMeantError(Exception):
 
 
 def find(promotions: Iterable[Promotion], name: str) -> Promotion:
-    """The promotion of this name, or the only one whose name begins or ends with it. Raises NotMeantError."""
+    """The promotion of this name, or the only one whose name begins or ends with it; of several, the only one that is
+    still under way. Raises NotMeantError.
+    """
     known = sorted(promotions, key=lambda p: p.identity.name)
     found = [p for p in known if p.identity.name == name]
     found = found or [p for p in known if p.identity.name.startswith(name) or p.identity.name.endswith(name)]
+    if len(found) > 1:
+        found = [p for p in found if not p.is_finished] or found
     if len(found) == 1:
         return found[0]
     unfinished = ", ".join(p.identity.name for p in known if not p.is_finished) or "none"

@@ -162,6 +162,7 @@ class Notifier:
         self._numbers = count()
         self._waiting: list[tuple[float, int, _Task]] = []  # a heap
         self._open: set[_Id] = set()
+        self._untried: set[_Id] = set()
         self._ended: OrderedDict[_Id, Delivery] = OrderedDict()
         self._unreported: dict[_Id, Delivery] = {}
 
@@ -175,6 +176,7 @@ class Notifier:
                     self._unreported[identity] = self._ended[identity]
                 elif identity not in self._open and len(self._open) < self._capacity and not self._closed:
                     self._open.add(identity)
+                    self._untried.add(identity)
                     self._push(_Task(message, time.monotonic()), 0.0)
             if self._open and not self._threads:
                 self._start()
@@ -186,6 +188,12 @@ class Notifier:
             ended = list(self._unreported.values())
             self._unreported.clear()
         return ended
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a message waits for its first attempt, or has ended and was not told of yet."""
+        with self._changed:
+            return bool(self._untried or self._unreported)
 
     def close(self) -> None:
         """Send nothing more. What is being sent has the rest of its time."""
@@ -230,6 +238,7 @@ class Notifier:
 
     def _settle(self, task: _Task, failure: _Failure | None) -> None:
         pace, message = self._pace, task.message
+        self._untried.discard((message.record, message.key))
         if failure is not None and failure.passes:
             delay = min(max(failure.retry_after, pace.first * 2 ** (task.attempts - 1)), pace.longest)
             late = time.monotonic() + delay > task.began + pace.deadline

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from reconciler import desired, plan, specs
+from reconciler import desired, plan, queries, specs
 from reconciler.desired import Rendered
 from reconciler.plan import Change, Note
 from reconciler.report import Report
@@ -21,7 +21,7 @@ from renderers.catalog import Facts
 def load(paths: Sequence[Path]) -> Loaded:
     """files -> specs, with the problems of both steps."""
     found = files.read(paths)
-    loaded = specs.parse(found.content)
+    loaded = specs.parse(found.content, queries.check)
     return Loaded(loaded.catalog, tuple(sorted((*found.problems, *loaded.problems))))
 
 

@@ -75,8 +75,9 @@ class Outside:
 
         with self._lock:
             if environment.name not in self._engines:
-                cache = self.home / "cache" / "analytics" / environment.name
-                self._engines[environment.name] = engine_for(environment, url, self.home, cache)
+                home = self.home.resolve()  # the engine runs in a folder of its own
+                cache = home / "cache" / "analytics" / environment.name
+                self._engines[environment.name] = engine_for(environment, url, home, cache)
             return self._engines[environment.name]
 
     def record(self, environment: Environment, build: Build) -> BuildRecord | None:

@@ -12,7 +12,7 @@ from reconciler import diff, inventory, readiness, traffic
 from reconciler.diff import FieldChange
 from reconciler.inventory import CONTENT_HASH, Inventory
 from renderers.manifest import Body, Manifest, ObjectId, Origin
-from renderers.names import ANSWERS, LINEAGE, NAME, PROTECTED
+from renderers.names import ANSWERS, LINEAGE, NAME, PROTECTED, SHARES
 
 #: In which order kinds are applied; pruning goes the other way. A kind that is not here comes with the workloads.
 STAGES: tuple[frozenset[str], ...] = (
@@ -286,7 +286,7 @@ def environment(wanted: Wanted, observed: Observed) -> tuple[list[Change], list[
             changes = [_held(c, PROTECTED_TEXT) if _touches_protected(c, observed) else c for c in changes]
             deletions = [_held(c, PROTECTED_TEXT) if _touches_protected(c, observed) else c for c in deletions]
     if not wanted.complete:
-        changes = [_held_while_incomplete(change) for change in changes]
+        changes = [_held_while_incomplete(change, observed) for change in changes]
     if wanted.suspended:
         changes = [_held(change, SUSPENDED) for change in changes]
         deletions = [_held(change, SUSPENDED) for change in deletions]
@@ -510,8 +510,19 @@ def _touches_protected(change: Change, observed: Observed) -> bool:
         return False
     if change.id.kind == "HTTPRoute":
         rules = any(field.path.startswith("spec.rules") for field in change.fields)
-        return change.op is Op.DELETE or (rules and change.traffic is None)
+        return change.op is Op.DELETE or (rules and not _is_promoted(change, observed))
     return change.op is Op.DELETE and change.superseded_by is None
+
+
+def _is_promoted(change: Change, observed: Observed) -> bool:
+    """Whether a route changes only because of what was promoted, and not because specs want something else."""
+    if change.traffic is not None:
+        return True
+    live, wanted = observed.members.get(change.id), change.manifest
+    if live is None or wanted is None:
+        return False
+    before = live["metadata"].get("annotations", {}).get(SHARES)
+    return before is not None and before == wanted.body["metadata"]["annotations"].get(SHARES)
 
 
 def _silenced(changes: Iterable[Change], observed: Observed) -> set[str]:
@@ -536,8 +547,8 @@ def _silences(change: Change, silenced: Collection[str], observed: Observed) -> 
     return change.id.kind == "HTTPRoute" if change.op is not Op.DELETE else change.superseded_by is None
 
 
-def _held_while_incomplete(change: Change) -> Change:
-    if change.id.kind == "HTTPRoute" and change.uid and change.is_action and change.traffic is None:
+def _held_while_incomplete(change: Change, observed: Observed) -> Change:
+    if change.id.kind == "HTTPRoute" and change.uid and change.is_action and not _is_promoted(change, observed):
         return _held(change, "not all specs could be read and rendered, so existing routes stay as they are")
     return change
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from reconciler import apply, causes, desired, facts, observe, plan
 from reconciler.automate import Automator, Progress, Recall
-from reconciler.cluster import ApiError, Reader, Writer
+from reconciler.cluster import ApiError, Reader, Unavailable, Writer
 from reconciler.clusters import Clusters
 from reconciler.desired import Rendered
 from reconciler.inventory import PART_OF, Inventory, object_id_of, set_id
@@ -33,15 +33,17 @@ from reconciler.plan import Change, Guard, Observed, Wanted
 from reconciler.promotion import places
 from reconciler.readiness import State
 from reconciler.report import Done, Outcome, Report, Told, Trouble
-from renderers.catalog import Catalog, Facts, promotion_order
+from renderers.catalog import Catalog, Facts, automation_environment, promotion_order
 from renderers.manifest import Manifest, ObjectId
 from schemas.environment import DataPlane
 from schemas.problem import Problem
 
 #: Threads for requests: as many as a cluster gets connections.
 THREADS = 8
-#: Seconds between two passes of a run that waits: the longer it has waited, the less often it looks.
+#: Seconds between two passes of a run that waits: the longer nothing has happened, the less often it looks.
 _PAUSE, _PAUSE_MOST = 0.1, 2.0
+#: Passes in a row that are given up because another reconciler was faster.
+_OVERTAKEN = 20
 #: Seconds that a run of one pass waits for the answers to what it has asked: a warehouse, Prometheus, Git.
 _ANSWERS = 60.0
 
@@ -96,19 +98,23 @@ def reconcile(
     for: a build, pods, a route, a canary; or until the time is over. `clock` gives the moment of each pass.
     """
     with _threads() as pool, ExitStack() as closing:
-        began = time.monotonic()
+        began = stirred = time.monotonic()
         desire = _desire(request, clusters.writer)
         automator = _automator(desire, request, clusters)
         if automator is not None:
             closing.callback(automator.close)
-        account = _Account(tell)
+        account, overtaken = _Account(tell), 0
         while True:
-            waited = time.monotonic() - began
+            waited, news = time.monotonic() - began, account.news
             progress = _step(automator, desire, clusters, clock, patient=waited < request.wait_s)
             account.hear(progress)
             planned = _plan(request, desire.recalled(progress), clusters.writer, pool, verify=False)
             report = planned.report
             assert report.plan is not None
+            if _is_overtaken(automator, progress, report.plan) and overtaken < _OVERTAKEN:
+                overtaken += 1
+                continue
+            overtaken = 0
             account.begin(report.plan)
             unready = account.look(planned.stands, clusters.writer)
             busy = bool(unready)
@@ -118,8 +124,10 @@ def reconcile(
             waited = time.monotonic() - began
             if not (busy or progress.busy) or waited >= request.wait_s:
                 break
-            time.sleep(min(_PAUSE_MOST, _PAUSE + waited / 10))
-        overdue = busy and request.wait_s > 0
+            if account.news > news:
+                stirred = time.monotonic()
+            time.sleep(min(_PAUSE_MOST, _PAUSE + (time.monotonic() - stirred) / 10))
+        overdue = (busy or progress.busy) and request.wait_s > 0
         if overdue:
             for one in unready:
                 account.note(one)
@@ -167,12 +175,29 @@ def _step(
         return _out_of_reach(desire, error)
 
 
+def _is_overtaken(automator: Automator | None, progress: Progress, planned: plan.Plan) -> bool:
+    """Whether the records have changed since they were read, and before the cluster was looked at.
+
+    Another reconciler may have begun a build in between: to a plan of older records, its Job is nobody's.
+    """
+    if automator is None or not planned.actions:
+        return False
+    try:
+        return automator.look().recall != progress.recall
+    except ApiError:
+        return False
+
+
 def _out_of_reach(desire: _Desire, error: ApiError) -> Progress:
     """Without its records, nobody can say what a promoted variation serves: it is left as it is."""
     why = f"the records are out of reach: {error}"
-    theirs = places(desire.catalog, promotion_order(desire.catalog))
-    unclear = {(environment, model): why for environment, model, _ in theirs}
-    return Progress(Recall(desire.facts, {}, unclear), trouble=(Trouble("records", str(error)),))
+    order = promotion_order(desire.catalog)
+    unclear = {(environment, model): why for environment, model, _ in places(desire.catalog, order)}
+    for automation in desire.catalog.automations.values():
+        # Its builds may run elsewhere than they are served.
+        unclear[automation_environment(desire.catalog, automation.spec, order), automation.spec.model] = why
+    recall = Recall(desire.facts, {}, unclear)
+    return Progress(recall, trouble=(Trouble("records", str(error)),), busy=isinstance(error, Unavailable))
 
 
 @dataclass(slots=True)
@@ -185,6 +210,8 @@ class _Account:
     done: dict[tuple[str, ObjectId], Done] = field(default_factory=dict)
     #: What builds and promotions came to.
     told: list[Told] = field(default_factory=list)
+    #: How often something has moved on.
+    news: int = 0
 
     def begin(self, shown: plan.Plan) -> None:
         """A pass."""
@@ -195,6 +222,7 @@ class _Account:
     def hear(self, progress: Progress) -> None:
         """Builds and promotions have moved on."""
         self.told += progress.told
+        self.news += len(progress.told)
         for one in progress.told:
             self.tell(one)
 
@@ -204,6 +232,7 @@ class _Account:
         before = self.done.get(key)
         self.done[key] = one
         if before is None or before.outcome is not one.outcome:
+            self.news += 1
             self.tell(one)
 
     def look(self, stands: Iterable[_Stand], reader_of: Callable[[DataPlane], Reader]) -> list[Done]:

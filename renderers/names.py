@@ -26,6 +26,9 @@ LINEAGE = PREFIX + "lineage"
 PROTECTED = PREFIX + "protected"
 #: Annotation: "true" at the route that shares a model's requests among variations. Without it, nobody answers them.
 ANSWERS = PREFIX + "answers"
+#: Annotation of a route: a hash of what the specs say about who gets which variation. Where it stays the same, a route
+#: changes because something was promoted or rolled back, and not because somebody wants something else.
+SHARES = PREFIX + "shares"
 
 NAME = "app.kubernetes.io/name"
 INSTANCE = "app.kubernetes.io/instance"

@@ -32,6 +32,8 @@ from hashlib import sha256
 from itertools import accumulate, chain, combinations, pairwise
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import orjson
+
 from renderers import names, resolver
 from renderers.audiences import HeaderMatch, Match, NotNative, Unsound, check, disjoint
 from renderers.catalog import Facts, Unit
@@ -40,7 +42,7 @@ from renderers.gateways import GatewayFeatures, gateway_features
 from renderers.manifest import Manifest, ObjectId, object_id
 from renderers.native import MATCHES, MATCHES_PER_RULE, RULES, native
 from renderers.notes import Note, Refused
-from renderers.served import Served, by_variation, served
+from renderers.served import Served, by_variation, served, traffic_of
 from renderers.serving import SERVICE_PORT
 from renderers.template import Template
 from schemas.audience import Audience
@@ -131,6 +133,7 @@ def _route(
         labels=names.labels(unit.model, "routing", environment.name),
         annotations=names.provenance(origin, f"model/{unit.model}")
         | _protection(here)
+        | {names.SHARES: _shares_hash(unit)}
         | ({names.ANSWERS: "true"} if answers else {}),
         gateway=environment.gateway.name,
         gateway_namespace=environment.gateway.namespace or environment.namespace_name,
@@ -151,6 +154,12 @@ def _routed(unit: Unit, facts: Facts) -> _Variations:
     """The builds that the routes name, variation by variation, the current one first."""
     groups = [group for group in by_variation(served(unit, facts)) if any(one.percent for one in group)]
     return [[group[0], *(one for one in group[1:] if one.percent)] for group in groups]
+
+
+def _shares_hash(unit: Unit) -> str:
+    said = [(one.spec.name, [share.model_dump() for share in traffic_of(one.spec, unit)]) for one in unit.variations]
+    audiences = [placed.spec.model_dump(mode="json") for _, placed in sorted(unit.audiences.items())]
+    return sha256(orjson.dumps([said, audiences])).hexdigest()[:16]
 
 
 def _protection(here: _Variations) -> dict[str, str]:

@@ -11,6 +11,7 @@ same records. Questions that take time (SQL, Prometheus, Git) are asked aside, a
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -20,9 +21,9 @@ from reconciler.automate import builds, filing, promotions
 from reconciler.automate.desk import Desk
 from reconciler.automate.questions import Questions
 from reconciler.automate.recall import Recall, recall
-from reconciler.cluster import Reader, Writer
+from reconciler.cluster import ApiError, Reader, Writer
 from reconciler.notify import Egress, Notifier
-from reconciler.outside import Outside
+from reconciler.outside import Outside, OutsideError
 from reconciler.report import Told, Trouble
 from renderers.catalog import Catalog, Facts, promotion_order
 from schemas.environment import DataPlane
@@ -54,10 +55,7 @@ class Automator:
     _is_tidied: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        environments = self.catalog.environments
-        self._notifier = Notifier(
-            lambda environment, name: self.outside.secrets(environments[environment].spec, name), Egress.of(os.environ)
-        )
+        self._notifier = Notifier(self._secrets, Egress.of(os.environ))
 
     @property
     def is_needed(self) -> bool:
@@ -83,6 +81,7 @@ class Automator:
         if not self._is_tidied:
             filing.tidy(desk)
             self._is_tidied = True
+        self.questions.forget_unwanted()
         last = {one.where: one for one in desk.told}
         told = tuple(one for one in last.values() if self._told.get(one.where) != one.message)
         self._told |= {one.where: one.message for one in told}
@@ -100,6 +99,16 @@ class Automator:
             writer=writer,
             now=now,
         )
+
+    def _secrets(self, environment: str, name: str) -> Mapping[str, bytes]:
+        """For the notifier, whose threads end at any other error than this one. Raises `ApiError`."""
+        placed = self.catalog.environments.get(environment)
+        if placed is None:
+            raise ApiError(0, "", f"the environment {environment} has left the specs")
+        try:
+            return self.outside.secrets(placed.spec, name)
+        except OutsideError as error:
+            raise ApiError(0, "", str(error)) from None
 
     def close(self) -> None:
         """Lets messages go out that are under way, and lets go of questions that nobody waits for any more."""

@@ -43,14 +43,18 @@ def follow(desk: Desk) -> None:
     """Builds that promotions need get records; what the Jobs of unfinished ones say, these say too."""
     for key, pinned in desk.pinned.items():
         if desk.ledger.build(pinned.identity.id) is None and not desk.places[key].environment.suspended:
-            desk.create_build(recorded.of_spec(pinned.build.spec, pinned.identity, pinned.home.name, desk.now))
+            with desk.troubled(f"build {pinned.build.spec.name}"):
+                desk.create_build(recorded.of_spec(pinned.build.spec, pinned.identity, pinned.home.name, desk.now))
     for build in list(desk.ledger.builds.values()):
         environment = desk.environment(build.spec.environment)
         if build.spec.cause.kind == "Registration" and not build.is_finished:
             # Written in two steps, and the process died between them.
-            desk.write_build(build, recorded.registered(build.spec.cause))
+            with desk.troubled(f"build {build.identity.name}"):
+                desk.write_build(build, recorded.registered(build.spec.cause))
         elif not build.is_finished and environment is not None:
             desk.busy = True
+            if not build.identity.resource_version:
+                continue  # made in this step: read back in the next one, it has a version to write against
             with desk.troubled(f"build {build.identity.name}"):
                 _follow(desk, build, environment)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from reconciler import ledger as edge
 from reconciler import promotion
 from reconciler.automate.questions import Questions
-from reconciler.cluster import ApiError, Writer
+from reconciler.cluster import ApiError, Unavailable, Writer
 from reconciler.outside import Outside, OutsideError
 from reconciler.promotion import Ledger, Place, PlaceKey
 from reconciler.records import (
@@ -122,6 +122,7 @@ class Desk:
             yield
         except (ApiError, OutsideError) as error:
             self.trouble.append(Trouble(where, str(error)))
+            self.busy |= isinstance(error, Unavailable)  # it passes by itself, mostly
 
     def tell(self, where: str, message: str) -> None:
         """For whoever looks on."""

@@ -38,7 +38,8 @@ def notify(desk: Desk, notifier: Notifier) -> None:
     for delivery in notifier.poll():
         record = _find(desk, delivery.record)
         if record is not None and delivery.key not in record.status.notified:
-            _note(desk, record, delivery.key)
+            with desk.troubled(f"record {record.identity.name}"):
+                _note(desk, record, delivery.key)
         if delivery.sentence:
             desk.trouble.append(Trouble(f"a message about {delivery.record.name}", delivery.sentence))
     builds, promotions = list(desk.ledger.builds.values()), desk.ledger.promotions
@@ -46,7 +47,8 @@ def notify(desk: Desk, notifier: Notifier) -> None:
         owed = notifications.owed(placed.spec, builds, promotions, desk.now)
         if owed:
             notifier.offer(owed)
-            desk.busy = True
+    # One that is tried again later is for a later run: its receiver may be away for hours.
+    desk.busy |= notifier.is_busy
 
 
 def tidy(desk: Desk) -> None:

@@ -16,6 +16,7 @@ class Questions:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_AT_ONCE)
         self._asked: dict[tuple[str, ...], Future[Any]] = {}
+        self._wanted: set[tuple[str, ...]] = set()
 
     @property
     def any(self) -> bool:
@@ -24,6 +25,7 @@ class Questions:
 
     def ask(self, key: tuple[str, ...], question: Callable[[], Any]) -> Any:
         """The answer, or None while there is none yet. Raises what the question raised."""
+        self._wanted.add(key)
         future = self._asked.get(key)
         if future is None:
             self._asked[key] = self._pool.submit(question)
@@ -33,9 +35,11 @@ class Questions:
         del self._asked[key]
         return future.result()
 
-    def is_asked(self, key: tuple[str, ...]) -> bool:
-        """Whether the answer is on its way, or there."""
-        return key in self._asked
+    def forget_unwanted(self) -> None:
+        """At the end of a step: what nobody has asked for in it, as who asked has gone, is waited for no more."""
+        for key in self._asked.keys() - self._wanted:
+            self._asked.pop(key).cancel()
+        self._wanted.clear()
 
     def wait(self, seconds: float) -> None:
         """Until one of them is answered, or for so long."""

@@ -63,8 +63,8 @@ class ExitCode(IntEnum):
 class Report:
     """Everything that a run found and did. `plan` is None where there was nothing to plan from.
 
-    `overdue`: the run waited for what it had applied, and not all of it was there in time. `told`: how builds and
-    promotions moved on.
+    `overdue`: the run waited for what it had applied and what goes on by itself, and not all of it ended in time.
+    `told`: how builds and promotions moved on.
     """
 
     problems: tuple[Problem, ...] = ()

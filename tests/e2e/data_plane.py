@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from tests.e2e.harness import Plane, processes_with
+from tests.e2e.harness import Plane, Run, processes_with
 
 REPOSITORY = "https://git.example.com/acme/models.git"
 
@@ -149,6 +152,60 @@ class Running(Plane):
         mirror = self.repository.mirror
         return self.reconcile("-f", "specs", "--mirror", mirror, "--wait", str(wait), timeout=timeout)
 
+    # -- what builds and promotes itself ------------------------------------------------------------------------------
+
+    def run(self, *more: str, wait: float = 60) -> Run:
+        """A run over the specs as they are, until nothing goes on by itself."""
+        run = self.reconcile(*self._run_arguments(wait), *more, timeout=wait + 30)
+        assert run.code == 0, run.text
+        return run
+
+    @contextmanager
+    def running(self, wait: float = 60) -> Iterator[subprocess.Popen[str]]:
+        """Such a run in the background. It has to end by itself, and well, unless the test has killed it."""
+        process = self.start(*self._run_arguments(wait))
+        try:
+            yield process
+            out, err = process.communicate(timeout=wait + 30)
+        finally:
+            process.kill()
+            process.wait()
+        assert process.returncode in (0, -signal.SIGKILL), out + err
+
+    def _run_arguments(self, wait: float) -> tuple[str, ...]:
+        return ("-f", "specs", "--mirror", self.repository.mirror, "--wait", str(wait))
+
+    def told(self, command: str, *arguments: str) -> str:
+        """A command about records, such as approve; what it prints."""
+        run = self.reconcile(command, *arguments)
+        assert run.code == 0, run.text
+        return run.out
+
+    def trigger(self, automation: str) -> None:
+        self.told("trigger", automation, "-f", "specs", "--mirror", self.repository.mirror)
+
+    def records(self, model: str) -> dict[str, list[dict[str, Any]]]:
+        """Builds and promotions of a model, those that were asked for first at the beginning."""
+        found: dict[str, list[dict[str, Any]]] = json.loads(self.told("history", model, "-o", "json"))
+        return {kind: sorted(records, key=lambda r: r["spec"]["cause"]["at"]) for kind, records in found.items()}
+
+    def promotions(self, model: str, environment: str) -> list[dict[str, Any]]:
+        return [p for p in self.records(model)["promotions"] if p["spec"]["environment"] == environment]
+
+    def promotion(self, model: str, environment: str) -> dict[str, Any]:
+        """The newest one."""
+        return self.promotions(model, environment)[-1]
+
+    def deployments(self, namespace: str, model: str) -> set[str]:
+        """The ids of the builds that have a Deployment."""
+        api = self.api()
+        path = f"/apis/apps/v1/namespaces/{namespace}/deployments?labelSelector=app.kubernetes.io/name={model}"
+        items = api("GET", path).body["items"]
+        api.close()
+        return {one["metadata"]["labels"]["trueup.dev/build-id"] for one in items}
+
+    # -- what answers -------------------------------------------------------------------------------------------------
+
     def gateway(self, namespace: str) -> str:
         """host:port, when it answers."""
         path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{namespace}/gateways/trueup"
@@ -192,6 +249,58 @@ class Running(Plane):
         assert processes_with(str(self.home)) == []
         log = (self.home / "log").read_text()
         assert "Traceback" not in log, log[-4000:]
+
+
+class Answered(NamedTuple):
+    """What one of many requests came to."""
+
+    at: float  #: when it was answered (time.monotonic)
+    status: int
+    build: str  #: the first 8 digits of the id of the build that answered
+    text: str
+
+
+class Traffic:
+    """Predictions all the time, by two clients, and what became of each."""
+
+    def __init__(self, address: str, model: str) -> None:
+        self.answers: list[Answered] = []
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(address, model)) for _ in range(2)]
+
+    @property
+    def failures(self) -> list[Answered]:
+        return [answer for answer in self.answers if answer.status != 200]
+
+    def builds(self, last: int) -> Counter[str]:
+        """Who gave the last answers; empty while there are not so many."""
+        return Counter(a.build for a in self.answers[-last:] if len(self.answers) >= last)
+
+    def of(self, build: str) -> list[Answered]:
+        """What a build has answered, by its id."""
+        return [answer for answer in self.answers if answer.build == build[:8]]
+
+    def _run(self, address: str, model: str) -> None:
+        with Client(address) as client:
+            while not self._stop.wait(0.01):
+                try:
+                    answer = client.predict(model)
+                except OSError as error:
+                    self.answers.append(Answered(time.monotonic(), 0, "", repr(error)))
+                    return
+                build = answer.headers.get("x-trueup-build-id", "")[:8]
+                self.answers.append(Answered(time.monotonic(), answer.status, build, str(answer.body)))
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        eventually(lambda: len(self.answers) > 50)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
 
 
 def eventually(look: Callable[[], Any], seconds: float = 30) -> Any:

@@ -1,0 +1,167 @@
+"""Plays the controllers of a cluster on an API server that has none: builds end, pods are ready, routes are accepted.
+
+    with Plant(api) as plant:
+        plant.metrics["churn"] = {"auc": "0.9"}
+        ...
+
+What it has seen on the way is kept: every Job by its uid, and the weights of every route in the order in which they
+came. A route that sends requests to pods that are not ready, or to nobody, is noted in `gaps`.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from typing import Any, Self
+
+from tests.contract.client import MERGE, Api
+
+NOW = "2026-01-01T00:00:00Z"
+_PERIOD = 0.02
+
+Body = dict[str, Any]
+
+
+class Plant:
+    """The controllers, in a thread. `metrics`: what the build of a model logs, as JSON; none: {"auc": 0.9}."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api.another()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._lock = threading.Lock()
+        self._error: BaseException | None = None
+        self.metrics: dict[str, dict[str, Any]] = {}
+        #: Models whose builds do not end, and models whose builds end with this exit code.
+        self.stuck: set[str] = set()
+        self.failing: dict[str, int] = {}
+        #: Beginnings of the names of Deployments that never become ready.
+        self.unready: tuple[str, ...] = ()
+        #: Whether routes are accepted.
+        self.accepts = True
+        #: "namespace/name" of each Job -> the uids that it had.
+        self.jobs: defaultdict[str, set[str]] = defaultdict(set)
+        #: "namespace/name" of each route -> its weights by Service, each once, in their order.
+        self.weights: defaultdict[str, list[dict[str, int]]] = defaultdict(list)
+        self.gaps: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._api.close()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            while not self._over.wait(_PERIOD):
+                self.turn()
+        except BaseException as error:  # told where the test waits for the thread
+            self._error = error
+
+    def turn(self) -> None:
+        """Everything that can go on goes on, once."""
+        with self._lock:
+            for job in self._list("batch/v1", "jobs"):
+                self._job(job)
+            ready = {key for key in map(self._deployment, self._list("apps/v1", "deployments")) if key}
+            for route in self._list("gateway.networking.k8s.io/v1", "httproutes"):
+                self._route(route, ready)
+            for gateway in self._list("gateway.networking.k8s.io/v1", "gateways"):
+                self._seen(gateway, "gateways", {"conditions": [_condition(gateway, "Programmed")]})
+            for budget in self._list("policy/v1", "poddisruptionbudgets"):
+                self._seen(budget, "poddisruptionbudgets", {"disruptionsAllowed": 0, "currentHealthy": 1})
+
+    def _list(self, version: str, plural: str) -> list[Body]:
+        answer = self._api("GET", f"/apis/{version}/{plural}")
+        if answer.status == 404:  # nobody has installed the kind
+            return []
+        assert answer.status == 200, answer.body
+        return [{**one, "apiVersion": version} for one in answer.body["items"]]
+
+    def _job(self, job: Body) -> None:
+        metadata, model = job["metadata"], job["metadata"]["labels"]["app.kubernetes.io/name"]
+        self.jobs[f"{metadata['namespace']}/{metadata['name']}"].add(metadata["uid"])
+        if job.get("status", {}).get("conditions") or model in self.stuck:
+            return
+        code = self.failing.get(model, 0)
+        result: Body = {"metrics": self.metrics.get(model, {"auc": 0.9}), "artifact": "a", "record": "r"}
+        if code:
+            result = {"error": {"step": "build", "reason": "ModelFailed", "message": "it has no data"}}
+        pods = f"/api/v1/namespaces/{metadata['namespace']}/pods"
+        template, name = job["spec"]["template"], f"{metadata['name']}-x7x4f"
+        self._api("POST", pods, {**template, "metadata": {**template["metadata"], "name": name}})
+        ended = {"exitCode": code, "reason": "Error" if code else "Completed", "message": json.dumps(result)}
+        about = {"image": "builder", "imageID": "", "ready": False, "restartCount": 0}
+        container = template["spec"]["containers"][0]["name"]
+        containers = [{"name": container, "state": {"terminated": ended}, **about}]
+        self._write(f"{pods}/{name}", {"phase": "Failed" if code else "Succeeded", "containerStatuses": containers})
+        kinds = ("FailureTarget", "Failed") if code else ("SuccessCriteriaMet", "Complete")
+        met = [{"type": kind, "status": "True", "reason": "Ended", "lastTransitionTime": NOW} for kind in kinds]
+        times = {"startTime": NOW} | ({} if code else {"completionTime": NOW, "succeeded": 1})
+        self._write(_path(job, "jobs"), {"conditions": met, **times})
+
+    def _deployment(self, one: Body) -> str:
+        """Its name, if its pods are ready."""
+        name, metadata = one["metadata"]["name"], one["metadata"]
+        if name.startswith(self.unready):
+            return ""
+        replicas = one["spec"]["replicas"]
+        counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), replicas)
+        conditions = [
+            {"type": "Available", "status": "True", "reason": "MinimumReplicasAvailable"},
+            {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"},
+        ]
+        self._seen(one, "deployments", {"conditions": conditions, **counts})
+        return f"{metadata['namespace']}/{name}"
+
+    def _route(self, route: Body, ready: set[str]) -> None:
+        namespace, name = route["metadata"]["namespace"], route["metadata"]["name"]
+        weights: dict[str, int] = {}
+        for rule in route["spec"]["rules"]:
+            for ref in rule.get("backendRefs", ()):
+                weights[ref["name"]] = ref.get("weight", 1)
+                if ref.get("weight", 1) and f"{namespace}/{ref['name']}" not in ready:
+                    self.gaps.add(f"{namespace}/{name} sends requests to {ref['name']}, which is not ready")
+        seen = self.weights[f"{namespace}/{name}"]
+        if not seen or seen[-1] != weights:
+            seen.append(weights)
+        if self.accepts:
+            conditions = [_condition(route, kind) for kind in ("Accepted", "ResolvedRefs")]
+            parent = {"parentRef": route["spec"]["parentRefs"][0], "controllerName": "trueup.dev/plant", "conditions": conditions}
+            if _differs(route.get("status", {}).get("parents"), conditions):
+                self._write(_path(route, "httproutes"), {"parents": [parent]})
+
+    def _seen(self, body: Body, plural: str, status: Body) -> None:
+        """Its controller has seen this generation of it."""
+        generation = body["metadata"]["generation"]
+        said = body.get("status", {})
+        if plural == "gateways":
+            if _differs([said], status["conditions"]):
+                self._write(_path(body, plural), status)
+        elif said.get("observedGeneration") != generation:
+            self._write(_path(body, plural), {"observedGeneration": generation, **status})
+
+    def _write(self, path: str, status: Body) -> None:
+        answer = self._api("PATCH", f"{path}/status", {"status": status}, content_type=MERGE)
+        assert answer.status in (200, 404), answer.body
+
+
+def _condition(body: Body, kind: str) -> Body:
+    generation = body["metadata"]["generation"]
+    said = {"status": "True", "reason": kind, "message": "", "lastTransitionTime": NOW}
+    return {"type": kind, "observedGeneration": generation, **said}
+
+
+def _differs(parents: list[Body] | None, conditions: list[Body]) -> bool:
+    said = [(c["type"], c.get("observedGeneration")) for parent in parents or () for c in parent.get("conditions", ())]
+    return said != [(c["type"], c["observedGeneration"]) for c in conditions]
+
+
+def _path(body: Body, plural: str) -> str:
+    return f"/apis/{body['apiVersion']}/namespaces/{body['metadata']['namespace']}/{plural}/{body['metadata']['name']}"
