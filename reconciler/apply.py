@@ -287,7 +287,9 @@ class _Run:
             self._hand_over_replicas(change)
             self._apply(change.id, self._guarded(change, change.manifest.body))
         except Stale:
-            return self._leave(change, Outcome.WAITING, "it has changed since it was looked at; the next run looks again")
+            return self._leave(
+                change, Outcome.WAITING, "it has changed since it was looked at; the next run looks again"
+            )
         except ApiError as error:
             return self._failure(change, error)
         return Done(change, Outcome.APPLIED)
@@ -426,9 +428,21 @@ class _Run:
                 return f"it may still get traffic, because {target} was not changed: {why}"
         if change.superseded_by is None:
             return ""
-        deployment = change.superseded_by._replace(api_version="apps/v1", kind="Deployment")
+        deployment = self._user_of(change.superseded_by)
+        if deployment is None:
+            return ""
         state = self.state_of(deployment)
         return "" if state.state is State.CURRENT else f"its successor {deployment} is not ready: {state.message}"
+
+    def _user_of(self, target: ObjectId) -> ObjectId | None:
+        """The wanted Deployment that an object belongs to: the one of its name, or the one that mounts it."""
+        for manifest in self.target.wanted.manifests:
+            if manifest.id.kind == "Deployment" and manifest.id.namespace == target.namespace:
+                volumes = manifest.body["spec"]["template"]["spec"].get("volumes", ())
+                mounts = {volume["configMap"]["name"] for volume in volumes if "configMap" in volume}
+                if manifest.id.name == target.name or (target.kind == "ConfigMap" and target.name in mounts):
+                    return manifest.id
+        return None
 
     def _model(self, target: ObjectId) -> str | None:
         """The model that a live object is for; None where it does not exist."""

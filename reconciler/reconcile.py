@@ -70,20 +70,25 @@ class Request:
     wait_s: float = 0.0
 
 
-def preview(request: Request, clusters: Clusters) -> Report:
-    """What a run would do to the clusters. A `Reader` cannot write, so neither can this."""
+def preview(request: Request, clusters: Clusters, clock: Callable[[], datetime]) -> Report:
+    """What a run would do to the clusters. A `Reader` cannot write, so neither can this.
+
+    Gates that ask SQL are asked, where there is a build to ask about: an answer that cannot be had is better known
+    before a build waits for it.
+    """
     with _threads() as pool:
         desire = _desire(request, clusters.reader)
         automator = _automator(desire, request, clusters)
         progress = _NOTHING
         if automator is not None:
             try:
-                progress = automator.look()
+                progress = automator.look(clock())
             except ApiError as error:
                 progress = _out_of_reach(desire, error)
             finally:
                 automator.close()
-        return _plan(request, desire.recalled(progress), clusters.reader, pool, verify=True).report
+        report = _plan(request, desire.recalled(progress), clusters.reader, pool, verify=True).report
+        return replace(report, told=progress.told)
 
 
 def reconcile(
@@ -183,7 +188,7 @@ def _is_overtaken(automator: Automator | None, progress: Progress, planned: plan
     if automator is None or not planned.actions:
         return False
     try:
-        return automator.look().recall != progress.recall
+        return automator.recall() != progress.recall
     except ApiError:
         return False
 

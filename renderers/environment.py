@@ -39,6 +39,7 @@ def render(unit: Unit) -> list[Manifest]:
         _SERVICE_ACCOUNT(name=BUILD_ACCOUNT, namespace=namespace, labels=labels, annotations=annotations | role),
         _RESOURCE_QUOTA(hard=_hard(environment), **common),
         _NETWORK_POLICY(name="trueup-builds", component="build", ingress=None, **common),
+        _NETWORK_POLICY(name="trueup-batches", component="batch", ingress=None, **common),
         _NETWORK_POLICY(name="trueup-serving", component="serving", ingress=_serving_ingress(environment), **common),
     ]
     if _owns_gateway(environment):

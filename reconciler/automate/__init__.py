@@ -11,17 +11,19 @@ same records. Questions that take time (SQL, Prometheus, Git) are asked aside, a
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from reconciler import ledger, promotion
+from reconciler import asked, ledger, promotion
 from reconciler.automate import builds, filing, promotions
 from reconciler.automate.desk import Desk
 from reconciler.automate.questions import Questions
 from reconciler.automate.recall import Recall, recall
 from reconciler.cluster import ApiError, Reader, Writer
+from reconciler.decisions import NotMeantError
+from reconciler.gates import is_static
 from reconciler.notify import Egress, Notifier
 from reconciler.outside import Outside, OutsideError
 from reconciler.report import Told, Trouble
@@ -62,10 +64,25 @@ class Automator:
         """Whether any spec needs records. Where none does, nobody is asked for them."""
         return bool(self.catalog.automations) or bool(promotion.places(self.catalog, promotion_order(self.catalog)))
 
-    def look(self) -> Progress:
-        """What the records mean, without a step: for a preview."""
+    def look(self, now: datetime) -> Progress:
+        """What the records mean, and what gates would say now, without a step: for a preview."""
         desk = self._desk(self.outside.reader_of(self.home))
-        return Progress(recall(desk), trouble=tuple(desk.trouble))
+        return Progress(recall(desk), tuple(self._verdicts(desk, now)), tuple(desk.trouble))
+
+    def recall(self) -> Recall:
+        """What the records mean by now."""
+        return recall(self._desk(self.outside.reader_of(self.home)))
+
+    def _verdicts(self, desk: Desk, now: datetime) -> Iterator[Told]:
+        for name, placed in self.catalog.automations.items():
+            condition = placed.spec.deployment_condition
+            if condition is not None and condition.threshold is not None and not is_static(condition.threshold):
+                try:
+                    found = asked.verdict(self.catalog, desk.ledger, name, self.outside, build="", to="", now=now)
+                except (NotMeantError, ApiError) as error:
+                    yield Told(f"gate of {name}", str(error))
+                else:
+                    yield Told(f"gate of {name}, asked now", f"{found.outcome}: {found.message}")
 
     def step(self, writer: Writer, now: datetime) -> Progress:
         """One step. `writer` is that of the home cluster. Raises `ApiError` where the records are out of reach."""

@@ -125,7 +125,7 @@ def reconcile(
     request = _request(file, home_of(home), environment, approve, mirrors=mirror, wait_s=wait)
     if dry_run:
         with closing(clusters_of(home, kubeconfig, context)) as clusters:
-            report = story.preview(request, clusters)
+            report = story.preview(request, clusters, now)
             warn(clusters.warnings())
         _print_report(report, output, detailed=detailed_exitcode)
     else:

@@ -53,6 +53,8 @@ def report(report: Report, *, width: int, color: bool) -> Iterator[str]:
     yield from problems(report.problems, color=color)
     if report.plan is not None:
         yield from plan(report.plan, width=width, color=color)
+    for one in report.told:
+        yield from told(one, width=width, color=color)
     yield from _troubles(report.trouble, color=color)
 
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -184,17 +185,15 @@ class Running(Plane):
     def trigger(self, automation: str) -> None:
         self.told("trigger", automation, "-f", "specs", "--mirror", self.repository.mirror)
 
-    def records(self, model: str) -> dict[str, list[dict[str, Any]]]:
-        """Builds and promotions of a model, those that were asked for first at the beginning."""
-        found: dict[str, list[dict[str, Any]]] = json.loads(self.told("history", model, "-o", "json"))
-        return {kind: sorted(records, key=lambda r: r["spec"]["cause"]["at"]) for kind, records in found.items()}
+    def records(self, kind: str, model: str) -> list[dict[str, Any]]:
+        """Builds or promotions of a model, those that were asked for first at the beginning."""
+        api = self.api()
+        found: list[dict[str, Any]] = api("GET", f"/apis/trueup.dev/v1/namespaces/trueup-system/{kind}").body["items"]
+        api.close()
+        return sorted((r for r in found if r["spec"]["model"] == model), key=lambda r: str(r["spec"]["cause"]["at"]))
 
-    def promotions(self, model: str, environment: str) -> list[dict[str, Any]]:
-        return [p for p in self.records(model)["promotions"] if p["spec"]["environment"] == environment]
-
-    def promotion(self, model: str, environment: str) -> dict[str, Any]:
-        """The newest one."""
-        return self.promotions(model, environment)[-1]
+    def promotions(self, model: str, environment: str) -> list[Promoted]:
+        return [Promoted(one) for one in self.records("promotions", model) if one["spec"]["environment"] == environment]
 
     def deployments(self, namespace: str, model: str) -> set[str]:
         """The ids of the builds that have a Deployment."""
@@ -251,6 +250,37 @@ class Running(Plane):
         assert "Traceback" not in log, log[-4000:]
 
 
+class Promoted(NamedTuple):
+    """A Promotion, as the cluster has it."""
+
+    body: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.body["metadata"]["name"])
+
+    @property
+    def build(self) -> str:
+        """The first 8 digits of its build's id."""
+        return str(self.body["spec"]["build"])[:8]
+
+    @property
+    def phase(self) -> str:
+        return str(self.body.get("status", {}).get("phase", "Pending"))
+
+    @property
+    def message(self) -> str:
+        return str(self.body["status"]["message"])
+
+    @property
+    def rollout(self) -> dict[str, Any]:
+        return dict(self.body.get("status", {}).get("rollout") or {})
+
+    def moment(self, key: str) -> datetime:
+        """An instant of its rollout, or of its status."""
+        return datetime.fromisoformat(self.rollout.get(key) or self.body["status"][key])
+
+
 class Answered(NamedTuple):
     """What one of many requests came to."""
 
@@ -272,13 +302,14 @@ class Traffic:
     def failures(self) -> list[Answered]:
         return [answer for answer in self.answers if answer.status != 200]
 
-    def builds(self, last: int) -> Counter[str]:
-        """Who gave the last answers; empty while there are not so many."""
-        return Counter(a.build for a in self.answers[-last:] if len(self.answers) >= last)
+    def share(self, build: str) -> float:
+        """Its part of the last answers."""
+        last = self.answers[-100:]
+        return sum(answer.build == build for answer in last) / len(last)
 
     def of(self, build: str) -> list[Answered]:
-        """What a build has answered, by its id."""
-        return [answer for answer in self.answers if answer.build == build[:8]]
+        """What a build has answered."""
+        return [answer for answer in self.answers if answer.build == build]
 
     def _run(self, address: str, model: str) -> None:
         with Client(address) as client:

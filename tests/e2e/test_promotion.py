@@ -9,93 +9,123 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.contract.prometheus_server import PrometheusProcess, needs_prometheus
-from tests.e2e.data_plane import MODEL, REPOSITORY, Running, Traffic, eventually, place_of
+from tests.contract.prometheus_server import PrometheusProcess, needs_prometheus, now
+from tests.e2e.data_plane import MODEL, REPOSITORY, Promoted, Running, Traffic, eventually, place_of
 from tests.e2e.harness import document
 
 #: Better than all builds before it, by what was recorded of them.
 BEST = "select max(value) from build_metrics where model = :model and name = 'auc' and build_id <> :build_id"
+RESOURCES = {"cpu": 0.5, "memory": "512Mi"}
 SIZE = {"number_of_pods": 1, "number_of_http_server_workers": 1, "cpu_fraction": 0.25, "memory": "512Mi"}
+#: Of a canary: no more than 5 % of its requests may fail.
+ERRORS = {
+    "name": "errors",
+    "metric": "error_rate",
+    "direction": "BELOW_OR_EQUALS",
+    "threshold": "5",
+    "min_samples": 20,
+    "window": "30s",
+}
 
 
-def environments(prometheus_url: str = "") -> dict[str, Any]:
-    """Production comes after staging, where a person agrees to it. The shop goes ahead alone, and live follows it."""
-    asked = {"prometheus_url": prometheus_url} if prometheus_url else {}
+def environments(prometheus_url: str) -> dict[str, Any]:
+    """Production comes after staging, and a person agrees to it. Live comes after the shop, by itself."""
     return {
         "environments": [
             {"name": "staging"},
             {"name": "production", "promote_after": "staging", "approval": "manual"},
-            {"name": "shop"} | asked,
+            {"name": "shop", "prometheus_url": prometheus_url},
             {"name": "live", "promote_after": "shop"},
         ]
     }
 
 
-def automation(model: str, *environments: str, **more: Any) -> dict[str, Any]:
+def automation(model: str, *environments: str) -> dict[str, Any]:
     """Builds what is on main: at once the first time, and then when a person asks."""
+    source = {"git_uri": f"{REPOSITORY}#{model}", "git_branch": "main", "resources": RESOURCES}
     spec = {
         "name": f"{model}-daily",
         "model": model,
         "trigger": "manual",
         "execute_immediately": True,
-        "build_spec": {
-            "git_uri": f"{REPOSITORY}#{model}",
-            "git_branch": "main",
-            "resources": {"cpu": 0.5, "memory": "512Mi"},
-        },
+        "build_spec": source,
         "deployment_condition": {"metric_name": "auc", "threshold": BEST, "on_no_baseline": "pass"},
         "deployment_spec": {"variation_name": "default", "environments": list(environments)},
     }
-    return {"automations": [spec | more]}
+    return {"automations": [spec]}
 
 
 def variation(model: str, *environments: str, steps: dict[int, str], **more: Any) -> dict[str, Any]:
     """A canary. `steps`: percent of the traffic, and for how long."""
-    canary = {"steps": [{"weight": weight, "hold": hold} for weight, hold in steps.items()]}
+    canary: dict[str, Any] = {"steps": [{"weight": weight, "hold": hold} for weight, hold in steps.items()]}
+    if "checks" in more:
+        canary["checks"] = more.pop("checks")
     source = {} if "build" in more else {"automation": f"{model}-daily"}
     spec = {"model": model, "name": "default", "environments": list(environments), "deployment": SIZE} | source
-    checks = {"checks": more.pop("checks")} if "checks" in more else {}
-    return {"variations": [spec | {"rollout": {"canary": canary | checks}} | more]}
+    return {"variations": [spec | {"rollout": {"canary": canary}} | more]}
+
+
+#: The models that are there from the start. Their first builds cost less when they are made at once.
+SPECS = {
+    "churn": [
+        automation("churn", "staging", "production"),
+        variation(
+            "churn",
+            "staging",
+            "production",
+            steps={20: "2s", 60: "1s"},
+            environment_overrides={"staging": {"rollout": "replace"}},
+        ),
+    ],
+    "fraud": [automation("fraud", "shop"), variation("fraud", "shop", steps={50: "10s"}, checks=[ERRORS])],
+    "retail": [automation("retail", "shop"), variation("retail", "shop", steps={50: "1s"})],
+    "pricing": [automation("pricing", "shop"), variation("pricing", "shop", steps={20: "2s", 60: "1h"})],
+    "stock": [automation("stock", "shop"), variation("stock", "shop", steps={40: "5s"})],
+}
 
 
 @pytest.fixture(scope="module")
-def plane(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def prometheus(plane_without_specs: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusProcess]:
+    """Looks at the pods of the data plane."""
+    targets = plane_without_specs.home / "data" / "prometheus" / "targets.json"
+    often = [{"target_label": f"__scrape_{what}__", "replacement": "500ms"} for what in ("interval", "timeout")]
+    scrape = {"job_name": "pods", "file_sd_configs": [{"files": [str(targets)]}], "relabel_configs": often}
+    configuration = {"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": [scrape]}
+    process = PrometheusProcess(tmp_path_factory.mktemp("prometheus"), json.dumps(configuration))
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="module")
+def plane_without_specs(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     plane = place_of(installed, tmp_path_factory.mktemp("plane")).start_all()
-    plane.write("specs/environments.yaml", document(environments()))
     yield plane
     plane.stop_all()
 
 
-@pytest.fixture
-def specify(plane: Running) -> Callable[..., Path]:
-    """Writes the specs of one model. They stay for the tests that follow, as nothing is deleted without approval."""
+@pytest.fixture(scope="module")
+def plane(plane_without_specs: Running, prometheus: PrometheusProcess) -> Running:
+    """Each model's first build is promoted as far as it goes by itself."""
+    plane = plane_without_specs
+    plane.write("specs/environments.yaml", document(environments(prometheus.url)))
+    for model, specs in SPECS.items():
+        plane.repository.model(model, "first", auc="0.8")
+        plane.write(f"specs/{model}.yaml", document(*specs))
+    plane.run(wait=90)
+    return plane
 
-    def write(model: str, *parts: dict[str, Any]) -> Path:
-        return plane.write(f"specs/{model}.yaml", document(*parts))
 
-    return write
-
-
-@pytest.fixture
-def prometheus(plane: Running, tmp_path: Path) -> Iterator[PrometheusProcess]:
-    """Looks at the pods of the data plane, and answers the checks in the shop."""
-    often = [{"target_label": f"__scrape_{what}__", "replacement": "500ms"} for what in ("interval", "timeout")]
-    files = [{"files": [str(plane.home / "data" / "prometheus" / "targets.json")]}]
-    scrape = {"job_name": "pods", "file_sd_configs": files, "relabel_configs": often}
-    configuration = {"global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"}, "scrape_configs": [scrape]}
-    process = PrometheusProcess(tmp_path / "prometheus", json.dumps(configuration))
-    plane.write("specs/environments.yaml", document(environments(process.url)))
-    yield process
-    process.stop()
+def newest(plane: Running, model: str, environment: str) -> Promoted:
+    return plane.promotions(model, environment)[-1]
 
 
 def served(plane: Running, environment: str, model: str) -> str:
@@ -106,135 +136,120 @@ def served(plane: Running, environment: str, model: str) -> str:
     return str(answer.body[0]["answer"])
 
 
-def build_of(promotion: dict[str, Any]) -> str:
-    return str(promotion["spec"]["build"])
+def train(plane: Running, model: str, answer: str, auc: str) -> None:
+    """A new commit, and a person who asks for a build of it."""
+    plane.repository.model(model, answer, auc=auc)
+    plane.trigger(f"{model}-daily")
 
 
-def phase_of(promotion: dict[str, Any]) -> str:
-    return str(promotion["status"]["phase"])
+# -- better and worse -----------------------------------------------------------------------------------------------
 
 
-def test_a_better_build_takes_over_and_a_worse_one_never_gets_there(plane: Running, specify: Callable[..., Path]):
-    plane.repository.model("churn", "first", auc="0.80")
-    specify(
-        "churn",
-        automation("churn", "staging", "production"),
-        variation(
-            "churn",
-            "staging",
-            "production",
-            steps={20: "2s", 60: "2s"},
-            environment_overrides={"staging": {"rollout": "replace"}},
-        ),
-    )
-    plane.run()
+def test_a_better_build_takes_over_and_a_worse_one_never_gets_there(plane: Running):
     assert served(plane, "staging", "churn") == "first"
-    waiting = plane.promotion("churn", "production")
-    assert phase_of(waiting) == "AwaitingApproval"
-    assert waiting["status"]["gate"]["verdicts"][-1]["outcome"] == "Passed"
-    plane.told("approve", waiting["name"], "-m", "it looks good")
+    first = newest(plane, "churn", "production")
+    assert first.phase == "AwaitingApproval"
+    assert first.body["status"]["gate"]["verdicts"][-1]["outcome"] == "Passed"
+    plane.told("approve", first.name, "-m", "it looks good")
     plane.run()
     assert served(plane, "production", "churn") == "first"
-    assert "it looks good" in plane.told("explain", waiting["name"])
+    assert "it looks good" in plane.told("explain", first.name)
 
-    plane.repository.model("churn", "second", auc="0.90")
-    plane.trigger("churn-daily")
+    train(plane, "churn", "second", "0.90")
     plane.run()
-    assert served(plane, "staging", "churn") == "second"
-    assert served(plane, "production", "churn") == "first"
-    better = plane.promotion("churn", "production")
-    plane.told("approve", better["name"])
+    assert (served(plane, "staging", "churn"), served(plane, "production", "churn")) == ("second", "first")
+    better = newest(plane, "churn", "production")
+    plane.told("approve", better.name)
     with Traffic(plane.gateway("production"), "churn") as traffic, plane.running():
-        eventually(lambda: 0.05 < share(traffic, better) < 0.4)
-        eventually(lambda: 0.45 < share(traffic, better) < 0.75)
-        eventually(lambda: share(traffic, better) == 1)
+        eventually(lambda: 0.05 < traffic.share(better.build) < 0.4)
+        eventually(lambda: 0.45 < traffic.share(better.build) < 0.75)
+        eventually(lambda: traffic.share(better.build) == 1)
     assert traffic.failures == []
-    assert phase_of(plane.promotion("churn", "production")) == "Succeeded"
-    assert plane.deployments("production", "churn") == {build_of(better)[:8]}
+    assert newest(plane, "churn", "production").phase == "Succeeded"
+    assert plane.deployments("production", "churn") == {better.build}
 
-    plane.repository.model("churn", "third", auc="0.85")
-    plane.trigger("churn-daily")
+    train(plane, "churn", "third", "0.85")
     plane.run()
-    worse = plane.promotion("churn", "staging")
-    assert phase_of(worse) == "Rejected"
-    assert "0.85" in worse["status"]["message"]
-    assert "0.9" in worse["status"]["message"]
-    explained = plane.told("explain", worse["name"])
+    worse = newest(plane, "churn", "staging")
+    assert worse.phase == "Rejected"
+    assert "auc 0.85 is not above 0.9" in worse.message
+    explained = " ".join(plane.told("explain", worse.name).split())
     assert re.search(r"SELECT MAX\(value\) FROM .* WHERE model = \$model AND name = 'auc'", explained), explained
-    for evidence in (":model = churn", build_of(worse), "answered (0.9)", "auc 0.85 is not above 0.9"):
-        assert evidence in " ".join(explained.split()), explained
-    for where in ("staging", "production"):
-        assert plane.deployments(where, "churn") == {build_of(better)[:8]}
-        assert served(plane, where, "churn") == "second"
-
-
-def share(traffic: Traffic, promotion: dict[str, Any]) -> float:
-    """The new build's part of the last answers."""
-    last = traffic.builds(100)
-    return last[build_of(promotion)[:8]] / 100
+    for evidence in (":model = churn", worse.body["spec"]["build"], "answered (0.9)", worse.message):
+        assert evidence in explained, explained
+    for environment in ("staging", "production"):
+        assert plane.deployments(environment, "churn") == {better.build}
+        assert served(plane, environment, "churn") == "second"
 
 
 # -- what goes wrong in front of people -----------------------------------------------------------------------------
 
 #: Answers the example that every build tries, and nobody else.
 FRAGILE = ('return [{"answer"', 'assert rows[0]["age"] == 42\n        return [{"answer"')
-ERRORS = {"name": "errors", "metric": "error_rate", "direction": "BELOW_OR_EQUALS", "threshold": "5"}
 
 
 @needs_prometheus
-def test_a_build_that_fails_requests_is_rolled_back_by_itself(
-    plane: Running, specify: Callable[..., Path], prometheus: PrometheusProcess
-):
-    errors = ERRORS | {"min_samples": 20, "window": "30s"}
-    specify("fraud", automation("fraud", "shop"), variation("fraud", "shop", steps={50: "10s"}, checks=[errors]))
-    good = newest(plane, "fraud", "shop", "good", auc="0.8")
-
+def test_a_build_that_fails_requests_is_rolled_back_by_itself(plane: Running):
+    good = newest(plane, "fraud", "shop")
     text = MODEL.format(answer="fragile", auc="0.9").replace(*FRAGILE)
     plane.repository.commit({"fraud/main/__init__.py": text, "fraud/tests/test_it.py": "def test_it():\n    pass\n"})
     plane.trigger("fraud-daily")
     with Traffic(plane.gateway("shop"), "fraud") as traffic:
         plane.run()
-        back = plane.promotion("fraud", "shop")
-        assert phase_of(back) == "RolledBack"
-        assert {answer.status for answer in traffic.of(build_of(back))} == {500}
-        eventually(lambda: traffic.builds(100).keys() == {build_of(good)[:8]})
-    assert "its check errors: " in back["status"]["message"]
-    assert plane.deployments("shop", "fraud") == {build_of(good)[:8]}
-    assert f'pod=~"fraud-default-{build_of(back)[:8]}' in plane.told("explain", back["name"])
+        back = newest(plane, "fraud", "shop")
+        assert back.phase == "RolledBack"
+        eventually(lambda: traffic.share(good.build) == 1)
+    assert {answer.status for answer in traffic.of(back.build)} == {500}
+    assert "its check errors: " in back.message
+    assert plane.deployments("shop", "fraud") == {good.build}
+    assert f'pod=~"fraud-default-{back.build}' in plane.told("explain", back.name)
 
     plane.run()
-    assert [phase_of(p) for p in plane.promotions("fraud", "shop")] == ["Succeeded", "RolledBack"], "quarantine"
-    plane.told("retry", back["name"], "-m", "the feed was broken, not the model")
-    with Traffic(plane.gateway("shop"), "fraud"), plane.running():
-        again = eventually(lambda: next(iter(plane.promotions("fraud", "shop")[2:]), None))
-        eventually(lambda: phase_of(plane.promotion("fraud", "shop")) == "RollingOut")
-        plane.told("reject", again["name"])
-    assert build_of(again) == build_of(back)
-    assert again["spec"]["attempt"] == 2
+    assert [one.phase for one in plane.promotions("fraud", "shop")] == ["Succeeded", "RolledBack"], "quarantine"
+    plane.told("retry", back.name, "-m", "the feed was broken, not the model")
+    with plane.running():
+        eventually(lambda: newest(plane, "fraud", "shop").phase == "RollingOut")
+        again = newest(plane, "fraud", "shop")
+        plane.told("reject", again.name)
+    assert (again.build, again.body["spec"]["attempt"]) == (back.build, 2)
+    assert plane.deployments("shop", "fraud") == {good.build}
 
 
 @needs_prometheus
-def test_a_rollback_asks_nobody(plane: Running, specify: Callable[..., Path], prometheus: PrometheusProcess):
-    specify("retail", automation("retail", "shop"), variation("retail", "shop", steps={50: "1s"}))
-    before = newest(plane, "retail", "shop", "before", auc="0.8")
-    current = newest(plane, "retail", "shop", "current", auc="0.9")
-    specify("retail", automation("retail", "shop"), variation("retail", "shop", steps={50: "1s"}, checks=[ERRORS]))
-    prometheus.stop()
+def test_a_rollback_asks_nobody(plane: Running, prometheus: PrometheusProcess):
+    before = newest(plane, "retail", "shop")
+    train(plane, "retail", "second", "0.9")
+    plane.run()
+    assert served(plane, "shop", "retail") == "second"
+    checked = variation("retail", "shop", steps={50: "1h"}, checks=[ERRORS])
+    plane.write("specs/retail.yaml", document(automation("retail", "shop"), checked))
     analytics = plane.home / "data" / "objects" / "analytics"
-    with broken(analytics, "retail"):
+    with stopped(prometheus), broken(analytics, "retail"):
         gate = plane.reconcile("gate", "retail-daily", "-f", "specs")
         assert gate.code == 3, gate.text
         plane.told("rollback", "retail", "-e", "shop", "-m", "complaints")
         plane.reconcile("-f", "specs", "--mirror", plane.repository.mirror, "--wait", "20")
-        back = plane.promotion("retail", "shop")
-        assert (phase_of(back), build_of(back)) == ("Succeeded", build_of(before))
-        assert served(plane, "shop", "retail") == "before"
-        assert plane.deployments("shop", "retail") == {build_of(before)[:8]}
+        back = newest(plane, "retail", "shop")
+        assert (back.phase, back.build) == ("Succeeded", before.build)
+        assert served(plane, "shop", "retail") == "first"
+        assert plane.deployments("shop", "retail") == {before.build}
     plane.run()
-    assert plane.promotion("retail", "shop")["name"] == back["name"], "what was rolled back does not come again"
-    rows = (analytics / "promotions").rglob(f"{back['name']}.json")
+    assert newest(plane, "retail", "shop").name == back.name, "what was rolled back does not come again"
+    rows = (analytics / "promotions").rglob(f"{back.name}.json")
     assert len(list(rows)) == 1, "the analytics hear of it later"
-    assert build_of(current) != build_of(before)
+
+
+@contextmanager
+def stopped(prometheus: PrometheusProcess) -> Iterator[None]:
+    """It takes connections and never answers, which is worse than to be away."""
+    address = f"web.listen-address=127.0.0.1:{prometheus.port}"
+    found = subprocess.run(["pgrep", "-f", address], capture_output=True, text=True, check=True).stdout
+    process = int(found)
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(process, signal.SIGCONT)
 
 
 @contextmanager
@@ -253,130 +268,97 @@ def broken(analytics: Path, model: str) -> Iterator[None]:
         aside.rename(folder)
 
 
-def newest(plane: Running, model: str, environment: str, answer: str, *, auc: str) -> dict[str, Any]:
-    """Commits a model, and has it built and promoted there. Its promotion."""
-    plane.repository.model(model, answer, auc=auc)
-    if known(plane, model):
-        plane.trigger(f"{model}-daily")
-    plane.run()
-    promotion = plane.promotion(model, environment)
-    assert phase_of(promotion) == "Succeeded"
-    assert served(plane, environment, model) == answer
-    return promotion
-
-
-def known(plane: Running, model: str) -> bool:
-    """Whether there are any records of the model."""
-    return plane.reconcile("history", model).code == 0
-
-
 # -- people, and processes that die ---------------------------------------------------------------------------------
 
 
-def test_a_rollout_is_paused_resumed_and_aborted(plane: Running, specify: Callable[..., Path]):
-    specify("pricing", automation("pricing", "shop"), variation("pricing", "shop", steps={20: "3s", 60: "1h"}))
-    before = newest(plane, "pricing", "shop", "before", auc="0.8")
-    plane.repository.model("pricing", "after", auc="0.9")
-    plane.trigger("pricing-daily")
+def test_a_rollout_is_paused_resumed_and_aborted(plane: Running):
+    before = newest(plane, "pricing", "shop")
+    train(plane, "pricing", "second", "0.9")
     with Traffic(plane.gateway("shop"), "pricing") as traffic, plane.running():
-        after = eventually(lambda: next(iter(plane.promotions("pricing", "shop")[1:]), None))
-        eventually(lambda: traffic.of(build_of(after)))
-        plane.told("pause", after["name"], "-m", "lunch")
-        time.sleep(4)
-        rollout = plane.promotion("pricing", "shop")["status"]["rollout"]
-        assert (rollout["weight"], bool(rollout["paused_at"])) == (20, True)
-        assert 0.05 < share(traffic, after) < 0.4
-        plane.told("resume", after["name"])
-        eventually(lambda: share(traffic, after) > 0.45)
+        eventually(lambda: newest(plane, "pricing", "shop").rollout.get("weight") == 20)
+        after = newest(plane, "pricing", "shop")
+        plane.told("pause", after.name, "-m", "lunch")
+        time.sleep(3)
+        paused = newest(plane, "pricing", "shop").rollout
+        assert (paused["weight"], "pausedAt" in paused) == (20, True)
+        assert 0.05 < traffic.share(after.build) < 0.4
+        plane.told("resume", after.name)
+        eventually(lambda: traffic.share(after.build) > 0.45)
         asked = time.monotonic()
-        plane.told("reject", after["name"], "-m", "not what the shop wants")
-        eventually(lambda: share(traffic, after) == 0)
-        returned = traffic.of(build_of(after))[-1].at - asked
+        plane.told("reject", after.name, "-m", "not what the shop wants")
+        eventually(lambda: traffic.share(after.build) == 0)
+        returned = traffic.of(after.build)[-1].at - asked
     assert returned < 5, f"{returned:.1f} s"
     assert traffic.failures == []
-    aborted = plane.promotion("pricing", "shop")
-    assert phase_of(aborted) == "RolledBack"
-    assert "not what the shop wants" in aborted["status"]["message"]
-    assert plane.deployments("shop", "pricing") == {build_of(before)[:8]}
+    aborted = newest(plane, "pricing", "shop")
+    assert aborted.phase == "RolledBack"
+    assert "not what the shop wants" in aborted.message
+    assert plane.deployments("shop", "pricing") == {before.build}
 
 
-def test_a_reconciler_that_comes_back_goes_on_where_it_was(plane: Running, specify: Callable[..., Path]):
-    specify("stock", automation("stock", "shop"), variation("stock", "shop", steps={40: "5s"}))
-    newest(plane, "stock", "shop", "before", auc="0.8")
-    plane.repository.model("stock", "after", auc="0.9")
-    plane.trigger("stock-daily")
+def test_a_reconciler_that_comes_back_goes_on_where_it_was(plane: Running):
+    train(plane, "stock", "second", "0.9")
     once = plane.reconcile("-f", "specs", "--mirror", plane.repository.mirror)
     assert once.code == 0, once.text
-    name = plane.records("stock")["builds"][-1]["name"]
-    eventually(lambda: "Complete" in plane.kubectl("get", "job", "-n", "shop", name).stdout)
-    assert plane.records("stock")["builds"][-1]["status"]["phase"] != "Succeeded", "nobody has seen its end yet"
-
-    def rollout() -> dict[str, Any]:
-        return dict(plane.promotion("stock", "shop")["status"].get("rollout") or {})
+    job = plane.records("builds", "stock")[-1]["metadata"]["name"]
+    eventually(lambda: "Complete" in plane.kubectl("get", "job", "-n", "shop", job).stdout)
+    seen = plane.records("builds", "stock")[-1]["status"]
+    assert seen["phase"] != "Succeeded", "nobody has seen its end yet"
 
     with plane.running() as first:
-        eventually(lambda: rollout().get("routed_at") and rollout().get("weight") == 40)
+        eventually(lambda: newest(plane, "stock", "shop").rollout.get("routedAt"))
+        before = newest(plane, "stock", "shop")
         os.kill(first.pid, signal.SIGKILL)
-    before = rollout()
-    plane.run()
-    after = plane.promotion("stock", "shop")
-    assert phase_of(after) == "Succeeded"
-    assert after["status"]["rollout"]["began_at"] == before["began_at"]
-    held = moment(after["status"]["rollout"]["routed_at"]) - moment(before["routed_at"])
-    assert 5 <= held.total_seconds() < 9, "the hold went on, and did not begin anew"
-    assert served(plane, "shop", "stock") == "after"
+    assert before.rollout["weight"] == 40
+    with plane.running():
+        eventually(lambda: newest(plane, "stock", "shop").rollout["weight"] != 40)
+        held = now() - before.moment("routedAt")
+    after = newest(plane, "stock", "shop")
+    assert after.phase == "Succeeded"
+    assert after.rollout["beganAt"] == before.rollout["beganAt"]
+    assert 5 <= held.total_seconds() < 8, "the hold went on, and did not begin anew"
+    assert served(plane, "shop", "stock") == "second"
 
 
-def moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-def test_two_reconcilers_at_once_do_everything_once(plane: Running, specify: Callable[..., Path]):
-    specify("leads", automation("leads", "shop"), variation("leads", "shop", steps={50: "1s"}))
-    plane.repository.model("leads", "before", auc="0.8")
+def test_two_reconcilers_at_once_do_everything_once(plane: Running):
+    plane.write("specs/leads.yaml", document(automation("leads", "shop"), variation("leads", "shop", steps={50: "1s"})))
+    plane.repository.model("leads", "first", auc="0.8")
     with plane.running(), plane.running():
         pass
-    plane.repository.model("leads", "after", auc="0.9")
-    plane.trigger("leads-daily")
+    train(plane, "leads", "second", "0.9")
     with Traffic(plane.gateway("shop"), "leads") as traffic, plane.running(), plane.running():
         pass
     assert traffic.failures == []
-    records = plane.records("leads")
-    assert [b["status"]["phase"] for b in records["builds"]] == ["Succeeded"] * 2
-    assert [(phase_of(p), p["spec"]["attempt"]) for p in records["promotions"]] == [("Succeeded", 1)] * 2
-    assert served(plane, "shop", "leads") == "after"
-    assert plane.deployments("shop", "leads") == {build_of(records["promotions"][-1])[:8]}
+    assert [one["status"]["phase"] for one in plane.records("builds", "leads")] == ["Succeeded"] * 2
+    promotions = plane.promotions("leads", "shop")
+    assert [(one.phase, one.name[-1]) for one in promotions] == [("Succeeded", "1")] * 2
+    assert served(plane, "shop", "leads") == "second"
+    assert plane.deployments("shop", "leads") == {promotions[-1].build}
 
 
 # -- a commit says which build --------------------------------------------------------------------------------------
 
 
-def test_a_pinned_build_goes_from_environment_to_environment(plane: Running, specify: Callable[..., Path]):
+def test_a_pinned_build_goes_from_environment_to_environment(plane: Running):
     commits = [plane.repository.model("credit", answer) for answer in ("one", "two")]
+    source = {"model": "credit", "git_uri": f"{REPOSITORY}#credit", "resources": RESOURCES}
     builds = [
-        {
-            "name": f"credit-{number}",
-            "model": "credit",
-            "git_uri": f"{REPOSITORY}#credit",
-            "git_commit": commit,
-            "resources": {"cpu": 0.5, "memory": "512Mi"},
-        }
-        for number, commit in enumerate(commits, start=1)
+        {"name": f"credit-{number}", "git_commit": commit} | source for number, commit in enumerate(commits, start=1)
     ]
 
-    def pin(number: int) -> None:
+    def pin(number: int) -> tuple[str, str]:
+        """What the shop and live answer then."""
         pinned = variation("credit", "shop", "live", steps={50: "1s"}, build=f"credit-{number}")
-        specify("credit", {"builds": builds}, pinned)
+        plane.write("specs/credit.yaml", document({"builds": builds}, pinned))
         plane.run()
+        return served(plane, "shop", "credit"), served(plane, "live", "credit")
 
-    pin(1)
-    pin(2)
+    assert pin(1) == ("one", "one")
+    assert pin(2) == ("two", "two")
     first, second = plane.promotions("credit", "live")
-    upstream = plane.promotions("credit", "shop")[-1]
-    assert build_of(upstream) == build_of(second) != build_of(first)
-    assert moment(upstream["status"]["finished_at"]) <= moment(second["status"]["rollout"]["began_at"])
-    assert (served(plane, "shop", "credit"), served(plane, "live", "credit")) == ("two", "two")
-    pin(1)
-    assert (served(plane, "shop", "credit"), served(plane, "live", "credit")) == ("one", "one")
-    assert [build_of(p) for p in plane.promotions("credit", "live")] == [build_of(p) for p in (first, second, first)]
-    assert plane.deployments("live", "credit") == {build_of(first)[:8]}
+    upstream = newest(plane, "credit", "shop")
+    assert upstream.build == second.build != first.build
+    assert upstream.moment("finishedAt") <= second.moment("beganAt"), "verified in the shop first"
+    assert pin(1) == ("one", "one")
+    assert [one.build for one in plane.promotions("credit", "live")] == [first.build, second.build, first.build]
+    assert plane.deployments("live", "credit") == {first.build}

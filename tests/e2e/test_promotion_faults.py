@@ -9,7 +9,6 @@ import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from reconciler import inventory
 from tests.contract.client import MERGE, Api
 from tests.contract.faults import Fault, FaultProxy, Seen, answer, lose
 from tests.contract.plant import Plant
-from tests.e2e.data_plane import REPOSITORY, Repository
+from tests.e2e.data_plane import REPOSITORY, Repository, eventually
 from tests.e2e.harness import FULL, Plane, Run, at_once, document, environment, is_write, kill, state
 
 MODELS = ("churn", "fraud")
@@ -44,9 +43,9 @@ def automation(model: str, condition: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def served(model: str) -> dict[str, Any]:
+def served(model: str, hold: str) -> dict[str, Any]:
     """At once in staging, step by step in production."""
-    steps = [{"weight": 10, "hold": "1s"}, {"weight": 50, "hold": "1s"}]
+    steps = [{"weight": 10, "hold": hold}, {"weight": 50, "hold": hold}]
     return {
         "model": model,
         "name": "default",
@@ -57,12 +56,12 @@ def served(model: str) -> dict[str, Any]:
     }
 
 
-def specs(**production: Any) -> str:
+def specs(hold: str = "1s", **production: Any) -> str:
     return document(
         environment("staging"),
         environment("production", promote_after=["staging"], **production),
         {"automations": [automation("churn", {"threshold": "0.65"}), automation("fraud", {"threshold": SQL})]},
-        {"variations": [served(model) for model in MODELS]},
+        {"variations": [served(model, hold) for model in MODELS]},
     )
 
 
@@ -98,6 +97,15 @@ class Site:
 
     def run(self, wait: float = 60, proxy: FaultProxy | None = None) -> Run:
         return self.plane.reconcile(*self.arguments(wait, proxy), timeout=100)
+
+    def run_until(self, look: Callable[[], Any]) -> None:
+        """Runs until something is so, and ends then, in the middle of whatever it does."""
+        process = self.plane.start(*self.arguments())
+        try:
+            eventually(look)
+        finally:
+            process.kill()
+            process.communicate()
 
     def start(self, proxy: FaultProxy) -> subprocess.Popen[str]:
         return self.plane.start(*self.arguments(proxy=proxy))
@@ -268,11 +276,11 @@ class Every(FaultProxy):
             return self.fault if self.count_of_writes % self.every == 0 else None
 
 
-def killed_runs(site: Site, every: int, *, first_do_it: bool, once: bool = False) -> int:
+def killed_runs(site: Site, deaths: Deaths) -> int:
     """Runs, each begun when the one before was killed, until one comes to its end: how many were killed."""
     processes: list[subprocess.Popen[str]] = []
-    victim = kill(lambda: processes[-1].pid, first_do_it=first_do_it)
-    with Every(site.plane.kubeconfig, victim, every, once=once) as proxy:
+    death = kill(lambda: processes[-1].pid, first_do_it=deaths.first_do_it)
+    with Every(site.plane.kubeconfig, death, deaths.every, once=deaths.once) as proxy:
         while True:
             processes.append(site.start(proxy))
             out, err = processes[-1].communicate(timeout=100)
@@ -283,30 +291,35 @@ def killed_runs(site: Site, every: int, *, first_do_it: bool, once: bool = False
     return len(processes) - 1
 
 
-@pytest.mark.parametrize("k", range(1, WRITES + 1) if FULL else (16,))
-def test_a_run_that_is_killed_after_write(site: Site, undisturbed: tuple[Ending, int], k: int):
+class Deaths(NamedTuple):
+    """Runs are killed at every so manieth write, again and again; `once`: a single one is."""
+
+    every: int
+    first_do_it: bool
+    once: bool
+
+    def __str__(self) -> str:
+        which = f"write {self.every}" if self.once else f"every write {self.every}"
+        return f"{'after' if self.first_do_it else 'before'} {which}"
+
+
+SINGLE = [Deaths(k, first_do_it=True, once=True) for k in range(1, WRITES + 1)]
+MANY = [Deaths(n, first_do_it=done, once=False) for n in (1, 2, 3, 5, 7) for done in (True, False) if n > 1 or done]
+
+
+@pytest.mark.parametrize("deaths", [*SINGLE, *MANY] if FULL else [Deaths(7, first_do_it=True, once=False)], ids=str)
+def test_runs_that_are_killed_are_completed_by_the_next(site: Site, undisturbed: tuple[Ending, int], deaths: Deaths):
     ending, writes = undisturbed
     assert abs(writes - WRITES) <= 4, "the moments are chosen among this many"
     site.commit()
     with Plant(site.api) as plant:
-        killed = killed_runs(site, k, first_do_it=True, once=True)
-    assert killed == 1 or k > writes - 4
+        killed = killed_runs(site, deaths)
+    if deaths.once:
+        assert killed == 1 or deaths.every > writes - 4
+    else:
+        assert killed > 40 // deaths.every
     came_once(site, plant)
     assert differences(site.ending()._asdict(), ending._asdict()) == []
-
-
-@pytest.mark.parametrize(
-    ("every", "first_do_it"),
-    [(1, True), (2, True), (3, True), (5, True), (2, False), (3, False), (7, False)] if FULL else [(7, True)],
-)
-def test_runs_that_are_killed_again_and_again_after_so_many_writes(
-    site: Site, undisturbed: tuple[Ending, int], every: int, first_do_it: bool
-):
-    site.commit()
-    with Plant(site.api) as plant:
-        assert killed_runs(site, every, first_do_it=first_do_it) > 40 // every
-    came_once(site, plant)
-    assert differences(site.ending()._asdict(), undisturbed[0]._asdict()) == []
 
 
 @pytest.mark.parametrize("every", (2, 3, 4, 5, 7, 11) if FULL else (3,))
@@ -344,3 +357,131 @@ def test_two_reconcilers_at_once_come_to_the_end_of_one(site: Site, undisturbed:
     assert [run.code for run in runs] == [0, 0], "\n".join(run.text for run in runs)
     came_once(site, plant)
     assert differences(site.ending()._asdict(), undisturbed[0]._asdict()) == []
+
+
+# -- records that somebody has edited -------------------------------------------------------------------------------
+
+
+def test_a_promotion_that_is_edited_goes_on_from_what_its_record_says(site: Site, plant: Plant):
+    site.plane.write("specs/a.yaml", specs(hold="1h"))
+    site.commit("churn")
+    site.run_until(lambda: 1000 in site.backends("churn", "production").values())
+    held = site.promotion("churn", "production")
+    refused = site.edit(held, spec={"build": "0" * 64})
+    assert refused.status == 422
+    assert "spec is immutable" in refused.body["message"]
+
+    ahead = site.edit(held, subresource="/status", status={"rollout": {"weight": 50, "step": 1, "routedAt": None}})
+    assert ahead.status == 200, ahead.body
+    site.run_until(lambda: list(site.backends("churn", "production").values()) == [5000, 5000])
+    ended = site.edit(held, subresource="/status", status={"phase": "RolledBack", "finishedAt": "2026-01-01T00:00:00Z"})
+    assert ended.status == 200, ended.body
+    run = site.run()
+    assert run.code == 0, run.text
+    (old,) = site.backends("churn", "production")
+    assert old != f"churn-default-{held['spec']['build'][:8]}", "the traffic is where it was before"
+    assert plant.gaps == set()
+
+
+def test_a_phase_that_is_edited_skips_no_approval(site: Site, plant: Plant):
+    site.plane.write("specs/a.yaml", specs(approval="manual"))
+    site.commit("churn")
+    asked = site.run()
+    assert asked.code == 0, asked.text
+    waiting = site.promotion("churn", "production")
+    assert waiting["status"]["phase"] == "AwaitingApproval"
+
+    site.edit(waiting, subresource="/status", status={"phase": "RollingOut"})
+    assert site.run().code == 0
+    waiting = site.promotion("churn", "production")
+    assert waiting["status"]["phase"] == "AwaitingApproval"
+    new = f"churn-default-{waiting['spec']['build'][:8]}"
+    assert new in site.backends("churn", "staging")
+    assert new not in site.backends("churn", "production")
+    assert f"production/{new}" not in "".join(plant.weights)
+
+
+def test_an_approval_of_a_build_that_is_no_candidate_any_more_is_refused(site: Site, plant: Plant):
+    site.plane.write("specs/a.yaml", specs(approval="manual"))
+    site.commit("churn")
+    assert site.run().code == 0
+    first = site.promotion("churn", "production")["metadata"]["name"]
+    site.commit("churn")
+    assert site.run().code == 0
+
+    late = site.plane.reconcile("approve", first)
+    assert late.code == 1
+    assert "has ended: Superseded: " in late.err
+    assert "is wanted by now" in late.err
+    second = site.promotion("churn", "production")
+    assert second["status"]["phase"] == "AwaitingApproval"
+    assert second["spec"].get("decisions", []) == []
+    approved = site.plane.reconcile("approve", second["metadata"]["name"])
+    assert approved.code == 0, approved.text
+    assert site.run().code == 0
+    assert site.promotion("churn", "production")["status"]["phase"] == "Succeeded"
+
+
+def test_a_record_of_a_served_build_that_is_deleted_comes_back_with_the_commit(site: Site, plant: Plant):
+    newest = site.builds("churn")[0]
+    before = {place: site.backends("churn", place) for place in ENVIRONMENTS}
+    deleted = site.api("DELETE", f"{RECORDS}/builds/{newest['metadata']['name']}")
+    assert deleted.status == 200
+    run = site.run()
+    assert run.code == 0, run.text
+    again = site.builds("churn")[0]
+    assert again["metadata"]["name"] == newest["metadata"]["name"]
+    assert again["status"]["phase"] == "Succeeded"
+    assert {place: site.backends("churn", place) for place in ENVIRONMENTS} == before
+    assert not run.told("deleted")
+    assert all(len(uids) == 1 for uids in plant.jobs.values())
+
+
+def test_a_promotion_that_nobody_can_read_is_told_and_its_model_stays_as_it_is(site: Site, plant: Plant):
+    current = site.promotion("churn", "production")
+    before = site.backends("churn", "production")
+    nonsense = {
+        **{key: current[key] for key in ("apiVersion", "kind")},
+        "metadata": {"name": f"{current['metadata']['name'][:-1]}2", "namespace": "trueup-system"},
+        "spec": {**current["spec"], "attempt": 2, "cause": {"kind": "Manual", "at": "0000-01-01T00:00:00Z"}},
+    }
+    made = site.api("POST", f"{RECORDS}/promotions", nonsense)
+    assert made.status == 201, made.body
+    try:
+        site.commit()
+        run = site.run()
+        assert run.code == 3, run.text
+        assert f"Promotion trueup-system/{nonsense['metadata']['name']}: spec.cause.at: " in " ".join(run.out.split())
+        assert site.backends("churn", "production") == before
+        assert site.promotion("fraud", "production")["status"]["phase"] == "Succeeded", "the rest goes on"
+        assert not [one for one in run.told("deleted") if one.split("/")[-1] in before]
+    finally:
+        site.api("DELETE", f"{RECORDS}/promotions/{nonsense['metadata']['name']}")
+
+
+# -- records out of reach -------------------------------------------------------------------------------------------
+
+BROKEN = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+FAULTS = {
+    "500": answer(500, {**BROKEN, "code": 500, "reason": "InternalError", "message": "etcd has no leader"}),
+    "403": answer(403, {**BROKEN, "code": 403, "reason": "Forbidden", "message": 'forbidden: User "trueup" cannot'}),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS if FULL else ["403"])
+def test_without_the_promotions_what_is_promoted_stays_and_all_else_is_applied(site: Site, plant: Plant, fault: str):
+    plant.stuck = {"fraud"}
+    site.commit("fraud")
+    site.run_until(lambda: site.builds("fraud")[0]["status"]["phase"] == "Pending" and len(plant.jobs) > 2)
+    before = {place: state(site.api, place) for place in ENVIRONMENTS}
+    site.plane.write("specs/a.yaml", specs(quota={"pods": 50}))
+    with FaultProxy(site.plane.kubeconfig) as proxy:
+        proxy.inject(FAULTS[fault], path="/promotions", times=1000)
+        run = site.run(wait=0, proxy=proxy)
+    plant.stuck = set()
+    assert run.code == 3, run.text
+    assert run.told("applied") == {"ResourceQuota/trueup"}
+    assert "records" in run.out
+    after = {place: state(site.api, place) for place in ENVIRONMENTS}
+    changed = [d.split(":")[0] for d in differences(after, before)]
+    assert all(one.startswith("/production/ResourceQuota/trueup/") for one in changed), changed
