@@ -21,7 +21,7 @@ $(READY):
 	@rm -f $(VENV)/ready-*
 	@touch $@
 
-run: $(READY) tools  ## Reconcile examples/specs into the embedded data plane on this machine, twice
+run: $(READY) tools  ## The example specs on this machine, from nothing to a model that replaces itself
 	@BIN=$(BIN) sh examples/run.sh
 
 down: $(READY)  ## Stop what `make run` left running

@@ -153,7 +153,7 @@ def main() -> None:
     tour = Tour(Path(sys.argv[1]).resolve(), sys.argv[2])
     config.load_kube_config(str(tour.home / "kubeconfig"))
 
-    if any(one["spec"]["expectedCurrent"] for one in tour.records()["promotions"] if "expectedCurrent" in one["spec"]):
+    if any(one["spec"]["expected_current"] for one in tour.records()["promotions"]):
         print("This has happened here before; `make down && rm -r .trueup` forgets it.")
         print(tour.run("history", MODEL))
         return

@@ -44,8 +44,8 @@ echo "== A better model replaces a worse one, and nothing else does"
 if [ "$has_prometheus" = yes ]; then
 	"$python" examples/promotion.py "$home" "$mirror"
 else
-	echo "Left out: there is no prometheus on the PATH (Debian has one: apt-get install prometheus), and without one"
-	echo "nobody can say how a canary does."
+	echo "Left out: no prometheus could be started on 127.0.0.1:9090 (Debian has one: apt-get install prometheus), and"
+	echo "without one nobody can say how a canary does."
 fi
 
 echo

@@ -45,10 +45,14 @@ def verdict(
     """
     automation, home = _automation(catalog, name)
     condition, target = automation.deployment_condition, automation.deployment_spec
+    if automation.batch_execution is not None:
+        raise NotMeantError(f"automation {name} predicts on files, and promotes nothing")
     if condition is None or target is None:
         raise NotMeantError(f"automation {name} has no deployment_condition: every build passes")
     builds = [b for b in ledger.builds.values() if b.spec.model == automation.model and b.spec.action == "Build"]
     builds = [b for b in builds if b.status.phase is BuildPhase.SUCCEEDED and b.spec.id.startswith(build)]
+    if build and len(builds) > 1:
+        raise NotMeantError(f"build {build} may be any of {', '.join(b.short for b in builds)}")
     if not build:
         builds = [b for b in builds if b.spec.automation == name]
     if not builds:
@@ -56,6 +60,9 @@ def verdict(
         raise NotMeantError(f"no {which} has succeeded yet")
     judged = max(builds, key=lambda one: one.spec.cause.at)
     environment = to or next(iter(target.environments), home.name)
+    if environment not in catalog.environments:
+        known = ", ".join(catalog.environments)
+        raise NotMeantError(f"there is no valid environment {environment!r}; there are: {known}")
     place = environment, automation.model, condition.variation or target.variation_name
     current = ledger.current(place)
     request = PromotionRequest(

@@ -50,14 +50,12 @@ class Clusters:
             self._writers[plane] = Writer(self._connection(plane))
         return self._writers[plane]
 
-    def home_plane(self, planes: Iterable[DataPlane] = ()) -> DataPlane:
-        """Where the records are: the cluster that the reconciler itself uses. `planes`: those of the specs, if known.
+    def home_plane(self, planes: Iterable[DataPlane]) -> DataPlane:
+        """Where the records are: the cluster that the reconciler itself uses. `planes`: those of the environments.
 
-        It is the embedded data plane where there is nothing else: no spec names a cluster, or no spec was read and an
-        embedded data plane has been started here.
+        It is the embedded data plane where there is nothing else.
         """
-        named = [plane.type for plane in planes]
-        is_embedded = "kubernetes" not in named if named else (self.home / "kubeconfig").exists()
+        is_embedded = all(plane.type == "embedded" for plane in planes)
         return DataPlane(type="embedded" if is_embedded else "kubernetes")
 
     def warnings(self) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from difflib import get_close_matches
 
 from reconciler.promotion import Ledger
 from reconciler.records import Action, Cause, Decision, Phase, Promotion, PromotionRequest
@@ -25,12 +26,11 @@ class NotMeantError(Exception):
 
 
 def find(promotions: Iterable[Promotion], name: str) -> Promotion:
-    """The promotion of this name, or the only one whose name begins or ends with it; of several, the only one that is
-    still under way. Raises NotMeantError.
+    """The promotion of this name, or the only one whose name begins with it; of several, the only one that is still
+    under way. Raises NotMeantError.
     """
     known = sorted(promotions, key=lambda p: p.identity.name)
-    found = [p for p in known if p.identity.name == name]
-    found = found or [p for p in known if p.identity.name.startswith(name) or p.identity.name.endswith(name)]
+    found = [p for p in known if p.identity.name == name] or [p for p in known if p.identity.name.startswith(name)]
     if len(found) > 1:
         found = [p for p in found if not p.is_finished] or found
     if len(found) == 1:
@@ -38,12 +38,19 @@ def find(promotions: Iterable[Promotion], name: str) -> Promotion:
     unfinished = ", ".join(p.identity.name for p in known if not p.is_finished) or "none"
     if found:
         raise NotMeantError(f"{name!r} may be any of {', '.join(p.identity.name for p in found)}")
-    raise NotMeantError(f"there is no promotion {name!r}; under way are: {unfinished}")
+    near = get_close_matches(name, [p.identity.name for p in known], 1)
+    hint = f", but {near[0]}" if near else ""
+    raise NotMeantError(f"there is no promotion {name!r}{hint}; under way are: {unfinished}")
 
 
-def decision(promotion: Promotion, action: Action, *, by: str, reason: str, now: datetime) -> Decision:
-    """What is added to the promotion. Raises NotMeantError where it would mean nothing."""
+def decision(promotion: Promotion, action: Action, said: str, *, by: str, reason: str, now: datetime) -> Decision:
+    """What is added to the promotion. `said` is what the person called it. Raises NotMeantError where it would mean
+    nothing.
+    """
     name, status = promotion.identity.name, promotion.status
+    if action is Action.APPROVE and promotion.spec.build[:8] not in said:
+        # Between a person's look and the command, a newer build may have come.
+        raise NotMeantError(f"say which build you have looked at, as {name} does")
     if promotion.is_finished:
         raise NotMeantError(f"{name} has ended: {status.phase}: {status.message}")
     if status.phase not in _MEANT[action]:
@@ -76,6 +83,8 @@ def rollback(
     before = [build for build in dict.fromkeys(known) if build not in ("", current)]
     if to:
         before = [build for build in before if build.startswith(to)]
+        if len(before) > 1:
+            raise NotMeantError(f"build {to} may be any of {', '.join(build[:8] for build in before)}")
     else:
         before = [build for build in before if ledger.quarantined(build, place) is None]
     if not before:

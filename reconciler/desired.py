@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from types import MappingProxyType
 
@@ -47,17 +47,21 @@ def build(
     """Every unit of the catalog, rendered, in a stable order.
 
     A unit with a build of an unresolved branch waits: its objects would carry an id that is not the build's. A
-    preview names no branch as unresolved, and shows provisional ids instead. So does one of which it is unclear what
-    it serves: what there is stays.
+    preview names no branch as unresolved, and shows provisional ids instead. Of one of which it is unclear what it
+    serves, what there is stays, and only its builds are made: what is to take over could never become ready otherwise.
     """
     wanted_by: dict[tuple[DataPlane, ObjectId], Origin] = {}
     for unit in units(catalog, facts):
         waits = next((unresolved[branch] for branch in _branches(unit) if branch in unresolved), "")
-        waits = waits or unclear.get((unit.environment.spec.name, unit.model), "")
         if waits:
             yield Rendered(unit.environment.spec.name, unit.model, waits=waits)
-        else:
-            yield _rendered(unit, facts, wanted_by)
+            continue
+        rendered = _rendered(unit, facts, wanted_by)
+        waits = unclear.get((unit.environment.spec.name, unit.model), "")
+        if waits and not rendered.problem:
+            jobs = tuple(manifest for manifest in rendered.manifests if manifest.id.kind == "Job")
+            rendered = replace(rendered, manifests=jobs, notes=(), waits=waits)
+        yield rendered
 
 
 def _branches(unit: Unit) -> Iterator[tuple[str, str]]:

@@ -60,25 +60,34 @@ def read(reader: Reader) -> tuple[Ledger, list[str]]:
 
     Nothing where the cluster does not have their kinds yet: then nothing was ever recorded. Raises `ApiError`.
     """
-    troubles: list[str] = []
-    builds = _read(reader, Build, troubles)
-    promotions = _read(reader, Promotion, troubles)
-    return Ledger({build.identity.name: build for build in builds}, tuple(promotions)), troubles
+    builds, bad_builds = _read(reader, Build)
+    promotions, bad_promotions = _read(reader, Promotion)
+    unreadable = {_place(body): why for body, why in bad_promotions}
+    ledger = Ledger({build.identity.name: build for build in builds}, tuple(promotions), unreadable=unreadable)
+    return ledger, [why for _, why in (*bad_builds, *bad_promotions)]
 
 
-def _read(reader: Reader, kind: type[R], troubles: list[str]) -> list[R]:
+def _read(reader: Reader, kind: type[R]) -> tuple[list[R], list[tuple[Body, str]]]:
+    """The records of a kind; and those that cannot be read, each with the reason."""
     try:
         listing = reader.list(API_VERSION, kind_of(kind), namespace=NAMESPACE)
     except KindMissing:
         _ready.discard(reader)
-        return []
+        return [], []
     records: list[R] = []
+    bad: list[tuple[Body, str]] = []
     for body in listing.items:
         try:
             records.append(from_body(kind, body))
         except RecordError as error:
-            troubles.append(f"{error}. It is left out until somebody deletes it")
-    return records
+            bad.append((body, f"{error}. It is left out until somebody deletes it"))
+    return records, bad
+
+
+def _place(promotion: Body) -> tuple[str, str]:
+    """(environment, model) of a promotion that cannot be read. The cluster admits none without them."""
+    spec = promotion.get("spec") or {}
+    return str(spec.get("environment", "")), str(spec.get("model", ""))
 
 
 def who(reader: Reader) -> str:

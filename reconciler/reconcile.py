@@ -136,9 +136,11 @@ def reconcile(
         if overdue:
             for one in unready:
                 account.note(one)
-        return Report(
-            report.problems, account.first, tuple(account.done.values()), report.trouble, overdue, tuple(account.told)
-        )
+        assert account.first is not None
+        # What was held back at first, as a build's record was not there yet, may be done by now.
+        shown = replace(account.first, guards=report.plan.guards)
+        done, told = tuple(account.done.values()), tuple(account.told)
+        return Report(report.problems, shown, done, report.trouble, overdue, told)
 
 
 def _automator(desire: _Desire, request: Request, clusters: Clusters) -> Automator | None:
@@ -162,19 +164,18 @@ def _step(
         return _NOTHING
     until = time.monotonic() + _ANSWERS
     try:
-        writer = clusters.writer(automator.home)
+        writer, questions = clusters.writer(automator.home), automator.questions
         progress = automator.step(writer, clock())
-        told = progress.told
+        told, heard, has_moved = progress.told, set[tuple[str, ...]](), True
         while not patient and progress.busy and time.monotonic() < until:
-            if not automator.questions.any:
-                before, progress = progress, automator.step(writer, clock())
-                told += progress.told
-                if not (progress.told or automator.questions.any) or progress.recall == before.recall:
-                    break
-            else:
-                automator.questions.wait(until - time.monotonic())
-                progress = automator.step(writer, clock())
-                told += progress.told
+            if questions.open - heard:
+                questions.wait(until - time.monotonic())
+            elif not has_moved:  # what is asked again and again is for the next run
+                break
+            heard |= questions.answered
+            before, progress = progress, automator.step(writer, clock())
+            has_moved = bool(progress.told) or progress.recall != before.recall
+            told += progress.told
         return progress._replace(told=told)
     except ApiError as error:
         return _out_of_reach(desire, error)
@@ -244,8 +245,10 @@ class _Account:
         """What was applied by earlier passes, and is not ready yet. What has failed for good is noted."""
         unready: list[Done] = []
         for wanted, plane, observed in stands:
+            still = {manifest.id for manifest in wanted.manifests} | observed.members.keys()
             for change in [one.change for (name, _), one in self.done.items() if name == wanted.environment]:
-                if self.done[wanted.environment, change.id].outcome is Outcome.APPLIED:
+                # What another run has deleted, as nobody wants it any more, will never be ready.
+                if self.done[wanted.environment, change.id].outcome is Outcome.APPLIED and change.id in still:
                     state = causes.state_of(reader_of(plane), observed.members.get(change.id))
                     if state.state is State.FAILED:
                         self.note(Done(change, Outcome.FAILED, state.message))

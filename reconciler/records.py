@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 from pydantic.alias_generators import to_camel
 
 from reconciler import inventory
@@ -31,8 +31,15 @@ def _to_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:  # the year 1, east of Greenwich
+        raise ValueError("no date that can be told in UTC") from None
+
+
 #: An instant, in UTC, to the millisecond: a schedule compares them.
-Instant = Annotated[datetime, PlainSerializer(_to_text, return_type=str)]
+Instant = Annotated[datetime, AfterValidator(_in_utc), PlainSerializer(_to_text, return_type=str)]
 
 
 class _Part(BaseModel):

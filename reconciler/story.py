@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from textwrap import wrap
 
+from reconciler import triggers
 from reconciler.records import Build, BuildPhase, Cause, Promotion, Verdict
 from reconciler.report.text import clean
 
@@ -110,6 +111,18 @@ def under_way(builds: Iterable[Build], promotions: Iterable[Promotion], *, width
         yield from _indented(promotion.status.message, "    ", width)
 
 
+def schedule(name: str, decision: triggers.Decision, *, width: int) -> Iterator[str]:
+    """When an automation runs, as far as its records alone tell."""
+    words = {
+        triggers.Start: "it is due; the next reconcile starts it",
+        triggers.Register: "it is new; the next reconcile registers it",
+        triggers.AskMetric: "its metric is due to be looked at",
+        triggers.AskPaths: "there is a new commit to look at",
+    }
+    why = decision.why if isinstance(decision, triggers.Wait) else words[type(decision)]
+    yield from _indented(f"automation {name}: {why}", "", width)
+
+
 def as_data(builds: Iterable[Build], promotions: Iterable[Promotion]) -> Mapping[str, Sequence[Mapping[str, object]]]:
     """For programs: the records as they are, without what only the cluster needs."""
     return {
@@ -164,7 +177,7 @@ def _cause_words(cause: Cause) -> str:
         "Metric": "by its metric",
         "Git": "by a new commit",
         "Manual": f"by a person{who}" if not cause.by else who.strip(),
-        "Immediate": "at once, as it was new",
+        "Immediate": "at once",
         "Registration": "as it was new",
     }[cause.kind]
     return f"{how} at {_at(cause.at)}{_quoted(cause.reason)}"

@@ -69,6 +69,7 @@ class Desk:
         self._builds = dict(ledger.builds)
         self._promotions = {one.identity.name: one for one in ledger.promotions}
         self._served: dict[PlaceKey, str] = {}
+        self._unreadable = ledger.unreadable
         self._ledger: Ledger | None = None
         self._look_at_what_is_served()
 
@@ -87,7 +88,7 @@ class Desk:
     def ledger(self) -> Ledger:
         """All records, as they are by now."""
         if self._ledger is None:
-            self._ledger = Ledger(self._builds, tuple(self._promotions.values()), self._served)
+            self._ledger = Ledger(self._builds, tuple(self._promotions.values()), self._served, self._unreadable)
         return self._ledger
 
     @cached_property

@@ -34,7 +34,7 @@ def advance(desk: Desk) -> None:
     """Every unfinished promotion, until it waits for something outside."""
     for one in sorted(desk.ledger.promotions, key=lambda p: (p.spec.kind != "Rollback", p.identity.name)):
         # A promotion that is still to be read back has no version to write against.
-        if not one.is_finished and one.identity.resource_version:
+        if not one.is_finished and one.identity.resource_version and one.place[:2] not in desk.ledger.unreadable:
             with desk.troubled(f"promotion {one.identity.name}"):
                 _advance(desk, one)
 

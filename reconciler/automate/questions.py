@@ -41,6 +41,16 @@ class Questions:
             self._asked.pop(key).cancel()
         self._wanted.clear()
 
+    @property
+    def open(self) -> frozenset[tuple[str, ...]]:
+        """What is asked, and nobody has heard the answer of."""
+        return frozenset(self._asked)
+
+    @property
+    def answered(self) -> frozenset[tuple[str, ...]]:
+        """Those of them whose answer is there."""
+        return frozenset(key for key, future in self._asked.items() if future.done())
+
     def wait(self, seconds: float) -> None:
         """Until one of them is answered, or for so long."""
         if self._asked:

@@ -48,6 +48,7 @@ def recall(desk: Desk) -> Recall:
             continue
         if stood:
             unclear.pop((environment, model), None)
+    unclear |= desk.ledger.unreadable
     facts = replace(desk.facts, stands=stands, runs=_runs(desk), batches=_batches(desk))
     return Recall(facts, _kept_jobs(desk), unclear)
 

@@ -113,7 +113,10 @@ def write(words: str) -> None:
 
 
 def fail(message: str, *, code: int) -> NoReturn:
-    sys.stderr.write(f"reconcile: {message}\n")
+    from reconciler.report.text import clean
+
+    # A message may hold what a model or a warehouse has said.
+    sys.stderr.write(f"reconcile: {clean(message)}\n")
     raise typer.Exit(code)
 
 

@@ -29,11 +29,13 @@ from reconciler.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from reconciler.clusters import Clusters
     from reconciler.outside import Outside
     from reconciler.records import Action, PromotionRequest
+    from renderers.catalog import Catalog
+    from schemas.environment import DataPlane
 
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; it is kept with the decision.", metavar="TEXT")]
 PromotionName = Annotated[
@@ -46,13 +48,13 @@ _CODES = "0 done, 1 it means nothing (the sentence says why), 3 the cluster is i
 
 def register(app: typer.Typer) -> None:
     """Adds these commands."""
-    app.command(epilog=_looking("reconcile status", "watch reconcile status"))(status)
+    app.command(epilog=_looking("reconcile status", "reconcile status -f specs/      and when automations run"))(status)
     app.command(epilog=_looking("reconcile history churn", "reconcile history churn -o json | jq '.promotions[0]'"))(
         history
     )
     app.command(epilog=_looking("reconcile explain churn.default.production.1a2b3c4d-1"))(explain)
     for command, example in (
-        (approve, "reconcile approve churn.default.production -m 'seen in staging for a week'"),
+        (approve, "reconcile approve churn.default.production.1a2b3c4d-1 -m 'seen in staging for a week'"),
         (reject, "reconcile reject churn.default.production -m 'the auditors want to see it first'"),
         (pause, "reconcile pause churn.default.production"),
         (resume, "reconcile resume churn.default.production"),
@@ -90,16 +92,18 @@ def _looking(*examples: str) -> str:
 
 
 def status(
+    file: Paths = None,
     *,
     output: Output = Format.TEXT,
     home: Home = None,
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
 ) -> None:
-    """What is under way: builds, promotions, and what each of them waits for."""
-    from reconciler import story
+    """What is under way: builds, promotions, and what each of them waits for. With -f: also when automations run."""
+    from reconciler import offline, story, triggers
 
-    with _opened(home, kubeconfig, context) as opened:
+    catalog = offline.load(tuple(file)).catalog if file else None
+    with _opened(home, kubeconfig, context, catalog) as opened:
         ledger = opened.ledger
     builds = [build for build in ledger.builds.values() if not build.is_finished]
     promotions = [promotion for promotion in ledger.promotions if not promotion.is_finished]
@@ -108,6 +112,9 @@ def status(
         return
     lines = list(story.under_way(builds, promotions, width=columns()))
     write_lines(lines or ["Nothing is under way."])
+    for name, placed in catalog.automations.items() if catalog else ():
+        runs = [build for build in ledger.builds.values() if build.spec.automation == name]
+        write_lines(story.schedule(name, triggers.due(placed.spec, runs, triggers.Seen(), now()), width=columns()))
 
 
 def history(
@@ -132,6 +139,9 @@ def history(
         known = sorted({b.spec.model for b in ledger.builds.values()} | {p.spec.model for p in ledger.promotions})
         fail(f"nothing is recorded of a model {model!r}; there are: {', '.join(known) or 'none'}", code=1)
     if environment is not None:
+        known = sorted({b.spec.environment for b in builds} | {p.spec.environment for p in promotions})
+        if environment not in known:
+            fail(f"nothing of {model} is recorded in {environment!r}; there are: {', '.join(known)}", code=1)
         builds = [b for b in builds if b.spec.environment == environment]
         promotions = [p for p in promotions if p.spec.environment == environment]
     if output is Format.TEXT:
@@ -237,8 +247,8 @@ def _decide(
         # All of them are looked at before one is decided on: a misspelt name leaves nothing half done.
         found = [decisions.find(opened.ledger.promotions, name) for name in wanted]
         by = ledger.who(opened.writer)
-        for one in found:
-            said = decisions.decision(one, action, by=by, reason=reason, now=now())
+        for name, one in zip(wanted, found, strict=True):
+            said = decisions.decision(one, action, name, by=by, reason=reason, now=now())
             ledger.decide(opened.writer, one.identity.name, said)
             write(f"{one.identity.name}: {action.lower()} by {by}\n")
 
@@ -298,7 +308,7 @@ def trigger(
     from reconciler import asked, ledger, offline
 
     loaded = offline.load(paths_of(file))
-    with _opened(home, kubeconfig, context) as opened:
+    with _opened(home, kubeconfig, context, loaded.catalog) as opened:
         by, outside = ledger.who(opened.writer), opened.outside(mirror)
         build = asked.run(loaded.catalog, opened.ledger, automation, outside, by=by, reason=reason, now=now())
         warn(ledger.ensure(opened.writer))
@@ -325,7 +335,7 @@ def gate(
     from reconciler.records import Outcome
 
     loaded = offline.load(paths_of(file))
-    with _opened(home, kubeconfig, context) as opened:
+    with _opened(home, kubeconfig, context, loaded.catalog) as opened:
         outside = opened.outside()
         found = asked.verdict(
             loaded.catalog, opened.ledger, automation, outside, build=build, to=environment, now=now()
@@ -368,11 +378,11 @@ def analytics_init(
 class _Opened:
     """The records of the reconciler's own cluster, read once."""
 
-    def __init__(self, clusters: Clusters) -> None:
+    def __init__(self, clusters: Clusters, planes: Iterable[DataPlane]) -> None:
         from reconciler import ledger
 
         self.clusters = clusters
-        self.writer = clusters.writer(clusters.home_plane())
+        self.writer = clusters.writer(clusters.home_plane(planes))
         self.ledger, troubles = ledger.read(self.writer)
         warn(troubles)
 
@@ -393,17 +403,31 @@ class _Opened:
 
 
 @contextmanager
-def _opened(home: Path | None, kubeconfig: str | None, context: str | None) -> Iterator[_Opened]:
-    from reconciler.cluster import ApiError
+def _opened(
+    home: Path | None, kubeconfig: str | None, context: str | None, catalog: Catalog | None = None
+) -> Iterator[_Opened]:
+    """The records of the cluster that the specs name; without specs, those of the embedded data plane if it runs
+    here, and otherwise those of the kubeconfig's cluster.
+    """
+    from reconciler import local
+    from reconciler.cluster import ApiError, KubeconfigError
     from reconciler.decisions import NotMeantError
     from reconciler.outside import OutsideError
     from reconciler.records import RecordError
+    from schemas.environment import DataPlane
 
     with closing(clusters_of(home, kubeconfig, context)) as clusters:
+        if catalog is not None:
+            planes = [placed.spec.data_plane for placed in catalog.environments.values()]
+        else:
+            planes = [DataPlane(type="embedded" if local.pid(clusters.home.absolute()) else "kubernetes")]
         try:
-            yield _Opened(clusters)
+            yield _Opened(clusters, planes)
         except (NotMeantError, RecordError) as error:
             fail(str(error), code=1)
+        except KubeconfigError as error:
+            hint = "" if kubeconfig else "; or start a data plane on this machine: reconcile up"
+            fail(f"{error}{hint}", code=3)
         except (ApiError, OutsideError) as error:
             fail(str(error), code=3)
 

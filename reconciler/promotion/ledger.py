@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,12 +23,14 @@ class Ledger:
 
     `builds`: by their records' names. `served`: what a place serves although no promotion has brought it there: it was
     rendered straight from its spec until promotions became needed. Without that, the first change of
-    `rollout: replace` to a canary would take away what serves.
+    `rollout: replace` to a canary would take away what serves. `unreadable`: (environment, model) -> why, where a
+    promotion cannot be read: it may be the one that says what is served, so nothing is decided there.
     """
 
     builds: Mapping[str, Build] = field(default_factory=dict)
     promotions: tuple[Promotion, ...] = ()
     served: Mapping[PlaceKey, str] = field(default_factory=dict)
+    unreadable: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @cached_property
     def _builds_by_id(self) -> dict[str, Build]:
@@ -70,6 +72,19 @@ class Ledger:
     def made_by(self, automation: str, model: str) -> tuple[Build, ...]:
         """The builds of an automation that have succeeded, the newest run first."""
         return self._by_automation.get((automation, model), ())
+
+    def newer(self, builds: Sequence[Build], place: PlaceKey) -> list[Build]:
+        """Those of these that are not older than what the place serves, for all that is known.
+
+        That is all of them, unless the record of what is served is gone, or was gone and is made anew: then those that
+        began after it was asked for.
+        """
+        current = self.current(place)
+        served = self.build(current)
+        asked_for = [p.spec.cause.at for p in self.at(place) if p.spec.build == current]
+        if not asked_for or (served is not None and served.status.phase is BuildPhase.SUCCEEDED):
+            return list(builds)
+        return [build for build in builds if build.spec.cause.at > max(asked_for)]
 
     def at(self, place: PlaceKey) -> tuple[Promotion, ...]:
         """The promotions of a place, in the order in which they were asked for."""

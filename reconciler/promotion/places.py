@@ -38,11 +38,18 @@ def places(catalog: Catalog, order: Sequence[str], ledger: Ledger = _NO_RECORDS)
     another or asks for approval: then in all its environments. Also for one that serves, in an environment that
     another one comes after, the very build that is pinned there: else nothing could say that it was verified. And for
     one that has promotions in the `ledger`: its records would fall behind, and a canary that comes back later would
-    begin at a build of last year. `order` is that of promotion.
+    begin at a build of last year. And for one whose build a batch execution predicts with: it is looked up
+    in the records. `order` is that of promotion.
     """
     served = {key: placed.spec for key, placed in variations(catalog, order).items()}
     promoted = {(p.spec.model, p.spec.variation) for p in ledger.promotions}
-    needed = {key for key, variation in served.items() if key in promoted or _is_decided(variation, catalog)}
+    batched = {
+        (placed.spec.model, placed.spec.batch_execution.variation)
+        for placed in catalog.automations.values()
+        if placed.spec.batch_execution is not None
+    }
+    recorded = promoted | batched
+    needed = {key for key, variation in served.items() if key in recorded or _is_decided(variation, catalog)}
     upstream = {
         (variation.model, variation.in_environment(name).build, before)
         for variation in (served[key] for key in needed)

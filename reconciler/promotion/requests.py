@@ -25,7 +25,7 @@ def target(place: Place, ledger: Ledger, targets: Mapping[PlaceKey, str]) -> str
     if deployment is not None and deployment.environments and place.environment.name not in deployment.environments:
         return ""
     model = place.variation.model
-    newest_first = [build.spec.id for build in ledger.made_by(place.automation.name, model)]
+    newest_first = [b.spec.id for b in ledger.newer(ledger.made_by(place.automation.name, model), place.key)]
     candidates = newest_first[:1]
     upstream = place.environment.promote_after
     if upstream:
@@ -55,6 +55,8 @@ def requests(
     for key, place in places.items():
         wanted = target(place, ledger, targets)
         if not wanted or place.environment.suspended or wanted == ledger.current(key):
+            continue
+        if key[:2] in ledger.unreadable:
             continue
         build = ledger.build(wanted)
         if build is None or build.status.phase is not BuildPhase.SUCCEEDED or ledger.quarantined(wanted, key):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 from tests.contract.client import MERGE, Api
@@ -29,9 +30,8 @@ class Plant:
     def __init__(self, api: Api) -> None:
         self._api = api.another()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = ThreadPoolExecutor(1)
         self._lock = threading.Lock()
-        self._error: BaseException | None = None
         self.metrics: dict[str, dict[str, Any]] = {}
         #: Models whose builds do not end, and models whose builds end with this exit code.
         self.stuck: set[str] = set()
@@ -47,22 +47,22 @@ class Plant:
         self.gaps: set[str] = set()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._life = self._thread.submit(self._run)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join()
+        self._thread.shutdown()
+        self.close()
+        self._life.result()
+
+    def close(self) -> None:
+        """For who calls `turn` and has no thread."""
         self._api.close()
-        if self._error is not None:
-            raise self._error
 
     def _run(self) -> None:
-        try:
-            while not self._over.wait(_PERIOD):
-                self.turn()
-        except BaseException as error:  # told where the test waits for the thread
-            self._error = error
+        while not self._over.wait(_PERIOD):
+            self.turn()
 
     def turn(self) -> None:
         """Everything that can go on goes on, once."""
@@ -133,9 +133,9 @@ class Plant:
             seen.append(weights)
         if self.accepts:
             conditions = [_condition(route, kind) for kind in ("Accepted", "ResolvedRefs")]
-            parent = {"parentRef": route["spec"]["parentRefs"][0], "controllerName": "trueup.dev/plant", "conditions": conditions}
+            parent = {"parentRef": route["spec"]["parentRefs"][0], "controllerName": "trueup.dev/plant"}
             if _differs(route.get("status", {}).get("parents"), conditions):
-                self._write(_path(route, "httproutes"), {"parents": [parent]})
+                self._write(_path(route, "httproutes"), {"parents": [parent | {"conditions": conditions}]})
 
     def _seen(self, body: Body, plural: str, status: Body) -> None:
         """Its controller has seen this generation of it."""

@@ -24,6 +24,8 @@ from tests.e2e.harness import FULL, Plane, Run, at_once, document, environment, 
 
 MODELS = ("churn", "fraud")
 ENVIRONMENTS = ("staging", "production")
+#: Where models are built, and whose analytics are asked.
+WORKSHOP = "workshop"
 RECORDS = "/apis/trueup.dev/v1/namespaces/trueup-system"
 SQL = "SELECT coalesce(max(value), 0.5) FROM build_metrics WHERE model = :model AND build_id <> :build_id"
 CONFIG_HASH = "trueup.dev/config-hash"
@@ -36,6 +38,7 @@ def automation(model: str, condition: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": f"{model}-git",
         "model": model,
+        "environment": WORKSHOP,
         "trigger": "git",
         "build_spec": {"git_uri": f"{REPOSITORY}#{model}", "git_branch": "main"},
         "deployment_condition": {"metric_name": "auc", **condition},
@@ -58,6 +61,7 @@ def served(model: str, hold: str) -> dict[str, Any]:
 
 def specs(hold: str = "1s", **production: Any) -> str:
     return document(
+        environment(WORKSHOP),
         environment("staging"),
         environment("production", promote_after=["staging"], **production),
         {"automations": [automation("churn", {"threshold": "0.65"}), automation("fraud", {"threshold": SQL})]},
@@ -126,7 +130,8 @@ class Site:
 
     def promotion(self, model: str, place: str) -> dict[str, Any]:
         """Of the newest build."""
-        (found,) = (p for p in self.promotions(self.builds(model)[0]["spec"]["id"]) if p["spec"]["environment"] == place)
+        newest = self.builds(model)[0]["spec"]["id"]
+        (found,) = (one for one in self.promotions(newest) if one["spec"]["environment"] == place)
         return found
 
     def edit(self, record: dict[str, Any], *, subresource: str = "", **changes: Any) -> Any:
@@ -156,17 +161,19 @@ class Site:
                 sorted((_told(one) for one in promotions), key=str),
             ]
         objects = {}
-        for place in ENVIRONMENTS:
+        for place in (WORKSHOP, *ENVIRONMENTS):
             for key, one in state(self.api, place).items():
                 if not key.startswith("Job/") or any(key.endswith(b[0]["spec"]["id"][:8]) for b in builds.values()):
                     objects[f"{place}/{key}"] = one
         for one in objects.values():
             if isinstance(one, dict):  # hashes of what names the build
                 one["metadata"]["annotations"].pop(inventory.CONTENT_HASH, None)
-                one.get("spec", {}).get("template", {}).get("metadata", {}).get("annotations", {}).pop(CONFIG_HASH, None)
+                pods = one.get("spec", {}).get("template", {}).get("metadata", {})
+                pods.get("annotations", {}).pop(CONFIG_HASH, None)
         folder = self.plane.home / "data" / "objects" / "analytics" / "promotions"
         newest = [found[0]["spec"]["id"] for found in builds.values()]
-        rows = sorted(path.name for path in folder.rglob("*.json") if json.loads(path.read_text())["build_id"] in newest)
+        files = folder.rglob("*.json")
+        rows = sorted(path.name for path in files if json.loads(path.read_text())["build_id"] in newest)
         return Ending(*(_replaced(part, words) for part in (said, objects, rows)))
 
 
@@ -216,19 +223,30 @@ def site(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
 
 
 @pytest.fixture
+def settled(site: Site) -> Site:
+    """Both models' newest builds are in production."""
+    site.plane.write("specs/a.yaml", specs())
+    serving = [list(site.backends(model, "production")) for model in MODELS]
+    if serving != [[f"{model}-default-{site.builds(model)[0]['spec']['id'][:8]}"] for model in MODELS]:
+        site.commit()
+        with Plant(site.api):
+            run = site.run()
+        assert run.code == 0, run.text
+    return site
+
+
+@pytest.fixture
 def plant(site: Site) -> Iterator[Plant]:
-    """The controllers go on; at the end of the test everything has arrived, for the next one to begin with."""
+    """The controllers go on while the test does what it does."""
+    site.plane.write("specs/a.yaml", specs())
     with Plant(site.api) as plant:
         yield plant
-        site.plane.write("specs/a.yaml", specs())
-        site.commit()
-        settled = site.run()
-        assert settled.code == 0, settled.text
 
 
 @pytest.fixture(scope="module")
 def undisturbed(site: Site) -> tuple[Ending, int]:
     """How a commit ends that nobody disturbs, and how many writes that takes."""
+    site.plane.write("specs/a.yaml", specs())
     site.commit()
     with Plant(site.api) as plant, FaultProxy(site.plane.kubeconfig) as proxy:
         run = site.run(proxy=proxy)
@@ -307,30 +325,30 @@ SINGLE = [Deaths(k, first_do_it=True, once=True) for k in range(1, WRITES + 1)]
 MANY = [Deaths(n, first_do_it=done, once=False) for n in (1, 2, 3, 5, 7) for done in (True, False) if n > 1 or done]
 
 
-@pytest.mark.parametrize("deaths", [*SINGLE, *MANY] if FULL else [Deaths(7, first_do_it=True, once=False)], ids=str)
-def test_runs_that_are_killed_are_completed_by_the_next(site: Site, undisturbed: tuple[Ending, int], deaths: Deaths):
+@pytest.mark.parametrize("deaths", [*SINGLE, *MANY] if FULL else [Deaths(17, first_do_it=True, once=False)], ids=str)
+def test_runs_that_are_killed_are_completed_by_the_next(settled: Site, undisturbed: tuple[Ending, int], deaths: Deaths):
     ending, writes = undisturbed
     assert abs(writes - WRITES) <= 4, "the moments are chosen among this many"
-    site.commit()
-    with Plant(site.api) as plant:
-        killed = killed_runs(site, deaths)
+    settled.commit()
+    with Plant(settled.api) as plant:
+        killed = killed_runs(settled, deaths)
     if deaths.once:
         assert killed == 1 or deaths.every > writes - 4
     else:
-        assert killed > 40 // deaths.every
-    came_once(site, plant)
-    assert differences(site.ending()._asdict(), ending._asdict()) == []
+        assert killed >= 60 // deaths.every
+    came_once(settled, plant)
+    assert differences(settled.ending()._asdict(), ending._asdict()) == []
 
 
 @pytest.mark.parametrize("every", (2, 3, 4, 5, 7, 11) if FULL else (3,))
-def test_the_answers_to_many_writes_are_lost(site: Site, undisturbed: tuple[Ending, int], every: int):
-    site.commit()
-    with Plant(site.api) as plant, Every(site.plane.kubeconfig, lose(), every) as proxy:
-        run = site.run(proxy=proxy)
+def test_the_answers_to_many_writes_are_lost(settled: Site, undisturbed: tuple[Ending, int], every: int):
+    settled.commit()
+    with Plant(settled.api) as plant, Every(settled.plane.kubeconfig, lose(), every) as proxy:
+        run = settled.run(proxy=proxy)
     assert run.code == 0, run.text
     assert proxy.count_of_writes > WRITES
-    came_once(site, plant)
-    assert differences(site.ending()._asdict(), undisturbed[0]._asdict()) == []
+    came_once(settled, plant)
+    assert differences(settled.ending()._asdict(), undisturbed[0]._asdict()) == []
 
 
 # -- two at once ----------------------------------------------------------------------------------------------------
@@ -346,17 +364,17 @@ def slow(seconds: float) -> Fault:
     return act
 
 
-def test_two_reconcilers_at_once_come_to_the_end_of_one(site: Site, undisturbed: tuple[Ending, int]):
-    site.commit()
+def test_two_reconcilers_at_once_come_to_the_end_of_one(settled: Site, undisturbed: tuple[Ending, int]):
+    settled.commit()
     with (
-        Plant(site.api) as plant,
-        Every(site.plane.kubeconfig, slow(0.1), 3) as one,
-        Every(site.plane.kubeconfig, slow(0.2), 5) as other,
+        Plant(settled.api) as plant,
+        Every(settled.plane.kubeconfig, slow(0.1), 3) as one,
+        Every(settled.plane.kubeconfig, slow(0.2), 5) as other,
     ):
-        runs = at_once([lambda: site.run(proxy=one), lambda: site.run(proxy=other)])
+        runs = at_once([lambda: settled.run(proxy=one), lambda: settled.run(proxy=other)])
     assert [run.code for run in runs] == [0, 0], "\n".join(run.text for run in runs)
-    came_once(site, plant)
-    assert differences(site.ending()._asdict(), undisturbed[0]._asdict()) == []
+    came_once(settled, plant)
+    assert differences(settled.ending()._asdict(), undisturbed[0]._asdict()) == []
 
 
 # -- records that somebody has edited -------------------------------------------------------------------------------
@@ -383,80 +401,28 @@ def test_a_promotion_that_is_edited_goes_on_from_what_its_record_says(site: Site
     assert plant.gaps == set()
 
 
-def test_a_phase_that_is_edited_skips_no_approval(site: Site, plant: Plant):
+def test_nothing_but_an_approval_of_this_very_build_lets_it_into_production(site: Site, plant: Plant):
     site.plane.write("specs/a.yaml", specs(approval="manual"))
     site.commit("churn")
     asked = site.run()
     assert asked.code == 0, asked.text
-    waiting = site.promotion("churn", "production")
-    assert waiting["status"]["phase"] == "AwaitingApproval"
-
-    site.edit(waiting, subresource="/status", status={"phase": "RollingOut"})
+    first = site.promotion("churn", "production")
+    assert first["status"]["phase"] == "AwaitingApproval"
+    site.edit(first, subresource="/status", status={"phase": "RollingOut"})
     assert site.run().code == 0
-    waiting = site.promotion("churn", "production")
-    assert waiting["status"]["phase"] == "AwaitingApproval"
-    new = f"churn-default-{waiting['spec']['build'][:8]}"
-    assert new in site.backends("churn", "staging")
-    assert new not in site.backends("churn", "production")
-    assert f"production/{new}" not in "".join(plant.weights)
+    assert site.promotion("churn", "production")["status"]["phase"] == "AwaitingApproval", "a word is no approval"
 
-
-def test_an_approval_of_a_build_that_is_no_candidate_any_more_is_refused(site: Site, plant: Plant):
-    site.plane.write("specs/a.yaml", specs(approval="manual"))
     site.commit("churn")
     assert site.run().code == 0
-    first = site.promotion("churn", "production")["metadata"]["name"]
-    site.commit("churn")
-    assert site.run().code == 0
-
-    late = site.plane.reconcile("approve", first)
+    late = site.plane.reconcile("approve", first["metadata"]["name"])
     assert late.code == 1
     assert "has ended: Superseded: " in late.err
     assert "is wanted by now" in late.err
     second = site.promotion("churn", "production")
     assert second["status"]["phase"] == "AwaitingApproval"
     assert second["spec"].get("decisions", []) == []
-    approved = site.plane.reconcile("approve", second["metadata"]["name"])
-    assert approved.code == 0, approved.text
-    assert site.run().code == 0
-    assert site.promotion("churn", "production")["status"]["phase"] == "Succeeded"
-
-
-def test_a_record_of_a_served_build_that_is_deleted_comes_back_with_the_commit(site: Site, plant: Plant):
-    newest = site.builds("churn")[0]
-    before = {place: site.backends("churn", place) for place in ENVIRONMENTS}
-    deleted = site.api("DELETE", f"{RECORDS}/builds/{newest['metadata']['name']}")
-    assert deleted.status == 200
-    run = site.run()
-    assert run.code == 0, run.text
-    again = site.builds("churn")[0]
-    assert again["metadata"]["name"] == newest["metadata"]["name"]
-    assert again["status"]["phase"] == "Succeeded"
-    assert {place: site.backends("churn", place) for place in ENVIRONMENTS} == before
-    assert not run.told("deleted")
-    assert all(len(uids) == 1 for uids in plant.jobs.values())
-
-
-def test_a_promotion_that_nobody_can_read_is_told_and_its_model_stays_as_it_is(site: Site, plant: Plant):
-    current = site.promotion("churn", "production")
-    before = site.backends("churn", "production")
-    nonsense = {
-        **{key: current[key] for key in ("apiVersion", "kind")},
-        "metadata": {"name": f"{current['metadata']['name'][:-1]}2", "namespace": "trueup-system"},
-        "spec": {**current["spec"], "attempt": 2, "cause": {"kind": "Manual", "at": "0000-01-01T00:00:00Z"}},
-    }
-    made = site.api("POST", f"{RECORDS}/promotions", nonsense)
-    assert made.status == 201, made.body
-    try:
-        site.commit()
-        run = site.run()
-        assert run.code == 3, run.text
-        assert f"Promotion trueup-system/{nonsense['metadata']['name']}: spec.cause.at: " in " ".join(run.out.split())
-        assert site.backends("churn", "production") == before
-        assert site.promotion("fraud", "production")["status"]["phase"] == "Succeeded", "the rest goes on"
-        assert not [one for one in run.told("deleted") if one.split("/")[-1] in before]
-    finally:
-        site.api("DELETE", f"{RECORDS}/promotions/{nonsense['metadata']['name']}")
+    unapproved = {f"churn-default-{one['spec']['build'][:8]}" for one in (first, second)}
+    assert site.backends("churn", "production").keys().isdisjoint(unapproved)
 
 
 # -- records out of reach -------------------------------------------------------------------------------------------
@@ -472,8 +438,8 @@ FAULTS = {
 def test_without_the_promotions_what_is_promoted_stays_and_all_else_is_applied(site: Site, plant: Plant, fault: str):
     plant.stuck = {"fraud"}
     site.commit("fraud")
-    site.run_until(lambda: site.builds("fraud")[0]["status"]["phase"] == "Pending" and len(plant.jobs) > 2)
-    before = {place: state(site.api, place) for place in ENVIRONMENTS}
+    site.run_until(lambda: any(key.endswith(site.builds("fraud")[0]["spec"]["id"][:8]) for key in plant.jobs))
+    before = {place: state(site.api, place) for place in (WORKSHOP, *ENVIRONMENTS)}
     site.plane.write("specs/a.yaml", specs(quota={"pods": 50}))
     with FaultProxy(site.plane.kubeconfig) as proxy:
         proxy.inject(FAULTS[fault], path="/promotions", times=1000)
@@ -482,6 +448,6 @@ def test_without_the_promotions_what_is_promoted_stays_and_all_else_is_applied(s
     assert run.code == 3, run.text
     assert run.told("applied") == {"ResourceQuota/trueup"}
     assert "records" in run.out
-    after = {place: state(site.api, place) for place in ENVIRONMENTS}
+    after = {place: state(site.api, place) for place in before}
     changed = [d.split(":")[0] for d in differences(after, before)]
     assert all(one.startswith("/production/ResourceQuota/trueup/") for one in changed), changed
