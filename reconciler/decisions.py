@@ -21,6 +21,10 @@ _MEANT: dict[Action, frozenset[Phase]] = {
 }
 
 
+#: Decisions that may be pauses; a record has room for some more, so that the last word is always possible.
+_PAUSES = 16
+
+
 class NotMeantError(Exception):
     """What was asked for cannot be meant. The sentence says why, and what can."""
 
@@ -51,6 +55,8 @@ def decision(promotion: Promotion, action: Action, said: str, *, by: str, reason
     if action is Action.APPROVE and promotion.spec.build[:8] not in said:
         # Between a person's look and the command, a newer build may have come.
         raise NotMeantError(f"say which build you have looked at, as {name} does")
+    if action in (Action.PAUSE, Action.RESUME) and len(promotion.spec.decisions) >= _PAUSES:
+        raise NotMeantError(f"{name} was paused and resumed too often; what is left is to approve or to reject it")
     if promotion.is_finished:
         raise NotMeantError(f"{name} has ended: {status.phase}: {status.message}")
     if status.phase not in _MEANT[action]:

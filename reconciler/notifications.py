@@ -21,7 +21,14 @@ import orjson
 
 from reconciler.records import Build, BuildPhase, Outcome, Phase, Promotion, object_id_of
 from renderers.manifest import ObjectId
-from schemas.automation import Automation, CustomWebhook, Notification, PagerDutyNotification, SlackNotification
+from schemas.automation import (
+    CONNECTION_HEADERS,
+    Automation,
+    CustomWebhook,
+    Notification,
+    PagerDutyNotification,
+    SlackNotification,
+)
 
 #: What ended longer ago than this is told to nobody: a restored backup must not page.
 STALE = timedelta(days=1)
@@ -293,16 +300,11 @@ def _pagerduty(message: Message, target: PagerDutyNotification) -> dict[str, Any
     }
 
 
-#: What the connection itself says. A spec that says it too would say something else.
-_OURS = frozenset(
-    {"connection", "content-length", "host", "idempotency-key", "te", "trailer", "transfer-encoding", "upgrade"}
-)
-
-
 def _custom(message: Message, target: CustomWebhook, read: ReadSecret) -> Request:
     data = dict(target.data) | _data(message)
     secrets = {name: read(secret, "value", None) for name, secret in target.header_secrets}
-    headers = {name: value for name, value in {**dict(target.headers), **secrets}.items() if name.lower() not in _OURS}
+    named = {**dict(target.headers), **secrets}
+    headers = {name: value for name, value in named.items() if name.lower() not in CONNECTION_HEADERS}
     headers["Idempotency-Key"] = f"{message.record.kind}/{message.record.name}/{message.key}"
     if target.http_method == "GET":
         address = target.url.partition("#")[0]

@@ -73,3 +73,5 @@ def _problems(question: _Question, analytics: Analytics) -> Iterator[tuple[str, 
         parameters=question.parameters,
         elsewhere=not is_ours,
     )
+    if analytics.engine == "athena":
+        yield from statement.misplaced(question.sql, "athena")

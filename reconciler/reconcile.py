@@ -147,8 +147,9 @@ def _automator(desire: _Desire, request: Request, clusters: Clusters) -> Automat
     """What moves records on; None where no spec needs any."""
     planes = [placed.spec.data_plane for placed in desire.catalog.environments.values()]
     outside = Outside(clusters.reader, request.home, request.mirrors)
-    automator = Automator(desire.catalog, desire.facts, outside, clusters.home_plane(planes))
-    return automator if automator.is_needed else None
+    home, complete = clusters.home_plane(planes), not _has_errors(desire.problems)
+    automator = Automator(desire.catalog, desire.facts, outside, home, complete, request.environments)
+    return automator if automator.is_needed() else None
 
 
 def _step(

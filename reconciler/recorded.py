@@ -144,6 +144,32 @@ def of_storage(status: BuildStatus, found: BuildRecord) -> BuildStatus:
     return BuildStatus.model_validate(status.model_dump() | changes)
 
 
+#: What the definition of the record has room for.
+_METRICS, _WORD, _TEXT = 1000, 128, 8192
+
+
+def fitting(status: BuildStatus, wanted: Sequence[str]) -> BuildStatus:
+    """The status as the cluster takes it: of too many metrics the first, and in any case those that are `wanted`.
+
+    One that the cluster refuses would leave a build running for ever.
+    """
+    names = sorted(status.metrics, key=lambda name: name not in wanted)[:_METRICS]
+    failure = status.failure
+    if failure is not None:
+        failure = Failure(
+            step=failure.step[:_WORD], reason=failure.reason[:_WORD] or "Failed", message=failure.message[:_TEXT]
+        )
+    kept = {name: value for name, value in status.metrics.items() if name in set(names)}
+    return status.model_copy(update={"metrics": kept, "failure": failure})
+
+
+def lost(status: BuildStatus) -> BuildStatus:
+    """The status of a build whose Job has succeeded, and of whose result nothing is left anywhere."""
+    message = "its Job is complete, and neither its pods nor the object storage say what came of it"
+    changes = {"phase": BuildPhase.FAILED, "failure": Failure(reason="ResultLost", message=message)}
+    return status.model_copy(update=changes)
+
+
 def batch_of(run: Build) -> BatchExecution:
     """What a batch run was asked to do. Raises RecordError."""
     try:

@@ -236,8 +236,11 @@ class Verdict(_Part):
     """What it was compared with, as decimal text."""
     direction: str = ""
     query: str = ""
-    """SQL or PromQL as it was run; "" for a static threshold."""
+    """SQL as the spec has it, or PromQL; "" for a static threshold."""
+    ran: str = ""
+    """What ran, where that is not `query` as it is: SQL without the candidate, and without what came later."""
     query_sha256: str = ""
+    """Of what ran."""
     parameters: Mapping[str, str] = Field(default_factory=dict)
     """Bound, as text."""
     engine: str = ""

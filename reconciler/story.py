@@ -88,8 +88,7 @@ def verdict(verdict: Verdict, title: str, *, width: int) -> Iterator[str]:
     )
     yield from _indented(verdict.message, "    ", width)
     if verdict.query:
-        for line in verdict.query.strip().splitlines():
-            yield f"      | {clean(line)}"
+        yield from _indented(verdict.query.strip(), "      | ", width)
         given = ", ".join(f":{name} = {value}" for name, value in sorted(verdict.parameters.items()))
         yield from _indented(f"with {given}" if given else "", "      ", width)
         answer = f"answered ({', '.join(verdict.row)})" if verdict.row else "no answer"

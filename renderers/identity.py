@@ -36,7 +36,8 @@ def build_id(
         "model": model,
         "repository": spec.repository,
         "folder": spec.folder,
-        "commit": commit,
+        # A run is named: two reconcilers that see two commits at its instant make one build of it.
+        "commit": None if run else commit,
         "branch": branch if commit is None else None,
         "main_dir": spec.main_dir,
         "dependency_file": spec.dependency_file_path,

@@ -188,6 +188,14 @@ class AutomationDeployment(DeploymentSpecification):
 
 HEADER = r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 
+#: What a notification's connection says itself. A spec that says it too would say something else.
+CONNECTION_HEADERS = frozenset(
+    {"connection", "content-length", "host", "idempotency-key", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+
+#: As `SecretName` has it.
+_OBJECT_NAME = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
+
 
 class SlackNotification(SpecModel):
     """A message to a Slack channel."""
@@ -214,7 +222,7 @@ class CustomWebhook(SpecModel):
     """GET sends `data` as query parameters, the others as a JSON body."""
     headers: Annotated[Pairs, TextMap(HEADER, (("X-Team", "growth"),))] = ()
     """Request headers."""
-    header_secrets: Annotated[Pairs, TextMap(HEADER, (("Authorization", "ci-token"),))] = ()
+    header_secrets: Annotated[Pairs, TextMap(HEADER, (("Authorization", "ci-token"),), _OBJECT_NAME)] = ()
     """Request headers whose values are Secrets (key `value`)."""
     data: Annotated[Pairs, TextMap(r"^[^\x00-\x1f]{1,128}$", (("channel", "ml"),))] = ()
     """What else to send."""
@@ -229,6 +237,14 @@ class CustomWebhook(SpecModel):
                     at="headers",
                     hint=f"header_secrets: {{{name}: NAME-OF-A-SECRET}}",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _no_header_of_the_connection(self) -> Self:
+        for at, headers in (("headers", self.headers), ("header_secrets", self.header_secrets)):
+            for name, _ in headers:
+                if name.lower() in CONNECTION_HEADERS:
+                    refuse("notification/header", f"the header {name} is the connection's own", at=at, hint="remove it")
         return self
 
 

@@ -44,12 +44,17 @@ class Progress(NamedTuple):
 
 @dataclass(slots=True)
 class Automator:
-    """The steps of a run. `facts` are those that specs need, without records; `home` is where the records are."""
+    """The steps of a run. `facts` are those that specs need, without records; `home` is where the records are.
+
+    `complete`: all specs are valid. `only`: the environments that the run is about; none: all.
+    """
 
     catalog: Catalog
     facts: Facts
     outside: Outside
     home: DataPlane
+    complete: bool = True
+    only: frozenset[str] = frozenset()
     questions: Questions = field(default_factory=Questions, init=False)
     _branches: builds.Branches = field(default_factory=builds.Branches, init=False)
     _notifier: Notifier = field(init=False)
@@ -59,10 +64,18 @@ class Automator:
     def __post_init__(self) -> None:
         self._notifier = Notifier(self._secrets, Egress.of(os.environ))
 
-    @property
     def is_needed(self) -> bool:
-        """Whether any spec needs records. Where none does, nobody is asked for them."""
-        return bool(self.catalog.automations) or bool(promotion.places(self.catalog, promotion_order(self.catalog)))
+        """Whether any spec needs records, or there are promotions: records that nobody reads fall behind.
+
+        Where the cluster says nothing of them, there are none.
+        """
+        if self.catalog.automations or promotion.places(self.catalog, promotion_order(self.catalog)):
+            return True
+        try:
+            records, _ = ledger.read(self.outside.reader_of(self.home))
+        except ApiError:
+            return False
+        return bool(records.promotions)
 
     def look(self, now: datetime) -> Progress:
         """What the records mean, and what gates would say now, without a step: for a preview."""
@@ -95,7 +108,7 @@ class Automator:
         promotions.advance(desk)
         filing.file(desk)
         filing.notify(desk, self._notifier)
-        if not self._is_tidied:
+        if not self._is_tidied and not desk.trouble:  # what cannot be read may name what would go
             filing.tidy(desk)
             self._is_tidied = True
         self.questions.forget_unwanted()
@@ -113,6 +126,8 @@ class Automator:
             facts=self.facts,
             outside=self.outside,
             questions=self.questions,
+            complete=self.complete,
+            only=self.only,
             writer=writer,
             now=now,
         )

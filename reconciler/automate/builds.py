@@ -10,7 +10,7 @@ from reconciler import judging, readiness, recorded, triggers
 from reconciler.automate.desk import Desk
 from reconciler.outside import OutsideError
 from reconciler.readiness import State
-from reconciler.records import Build, BuildPhase, BuildStatus, Verdict
+from reconciler.records import Build, BuildPhase, Verdict
 from renderers import names
 from renderers.batch import job_name as batch_job_name
 from renderers.catalog import automation_environment
@@ -52,7 +52,7 @@ def follow(desk: Desk) -> None:
             with desk.troubled(f"build {build.identity.name}"):
                 desk.write_build(build, recorded.registered(build.spec.cause))
         elif not build.is_finished and environment is not None:
-            desk.busy = True
+            desk.busy |= not environment.suspended
             if not build.identity.resource_version:
                 continue  # made in this step: read back in the next one, it has a version to write against
             with desk.troubled(f"build {build.identity.name}"):
@@ -69,19 +69,22 @@ def _follow(desk: Desk, build: Build, environment: Environment) -> None:
     is_whole = state.state is not State.CURRENT or recorded.is_whole(pods)
     if build.spec.action == "Build" and (job is None or not is_whole):
         # The Job was cleaned up, or its pods were, or the result was too long for them: the storage has it whole.
-        stored = _stored(desk, build, status, environment)
-        if stored is None and job is not None:
+        found = desk.questions.ask(("record", build.identity.name), lambda: (desk.outside.record(environment, build),))
+        if found is None:
             return
-        status = stored or status
-    desk.write_build(build, status)
+        (stored,) = found
+        if stored is not None:
+            status = recorded.of_storage(status, stored)
+        elif job is not None:
+            status = recorded.lost(status)
+    desk.write_build(build, recorded.fitting(status, _metrics_of_gates(desk, build)))
 
 
-def _stored(desk: Desk, build: Build, status: BuildStatus, environment: Environment) -> BuildStatus | None:
-    """The status by the record in the object storage; None where there is none, or none yet."""
-    found = desk.questions.ask(("record", build.identity.name), lambda: (desk.outside.record(environment, build),))
-    if found is None or found[0] is None:
-        return None
-    return recorded.of_storage(status, found[0])
+def _metrics_of_gates(desk: Desk, build: Build) -> tuple[str, ...]:
+    """What its automation asks of it."""
+    placed = desk.catalog.automations.get(build.spec.automation)
+    condition = placed.spec.deployment_condition if placed is not None else None
+    return (condition.metric_name,) if condition is not None else ()
 
 
 # -- starting -------------------------------------------------------------------------------------------------------
@@ -91,7 +94,7 @@ def start(desk: Desk, branches: Branches) -> None:
     """Runs of automations that are due."""
     for placed in desk.catalog.automations.values():
         environment = desk.environment(automation_environment(desk.catalog, placed.spec, desk.order))
-        if environment is not None and not environment.suspended:
+        if environment is not None and not environment.suspended and desk.is_meant(environment.name):
             with desk.troubled(f"automation {placed.spec.name}"):
                 _Starter(desk, branches, placed.spec, environment).step()
 

@@ -52,10 +52,15 @@ class Desk:
         facts: Facts,
         outside: Outside,
         questions: Questions,
+        complete: bool = True,
+        only: frozenset[str] = frozenset(),
         writer: Writer | None = None,
         now: datetime | None = None,
     ) -> None:
         self.catalog, self.facts, self.outside, self.questions = catalog, facts, outside, questions
+        #: Whether all specs are valid. Otherwise one that cannot be read looks like one that is gone.
+        self.complete = complete
+        self._only = only
         self.order = promotion_order(catalog)
         self.trouble = [Trouble("records", words) for words in troubles]
         self.told: list[Told] = []
@@ -111,6 +116,10 @@ class Desk:
                         found[key] = Pinned(unit.builds[name], identity, unit.built_in.get(name, here))
         return found
 
+    def is_meant(self, environment: str) -> bool:
+        """Whether this run is about an environment; what it leaves alone, it does not decide on either."""
+        return not self._only or environment in self._only
+
     def environment(self, name: str) -> Environment | None:
         """By its name; None where no spec has it."""
         placed = self.catalog.environments.get(name)
@@ -135,8 +144,8 @@ class Desk:
         """Records a build. Where somebody was faster, theirs is read in the next step."""
         if build.identity.name in self._builds:
             return
-        self.busy = True
-        if edge.create(self.writer, build):
+        if edge.create(self.writer, build):  # not so where its record is there and cannot be read
+            self.busy = True
             self._builds[build.identity.name] = build
             self._ledger = None
             what = "batch" if build.spec.action == "Batch" else "build"
@@ -204,7 +213,7 @@ class Desk:
                 continue
             ids = {body["metadata"].get("annotations", {}).get(FULL_ID, "") for body in found}
             pinned = self.pinned.get(key)
-            if pinned is not None and pinned.identity.id in ids:
+            if pinned is not None and ids == {pinned.identity.id}:
                 served[key] = pinned.identity.id
             elif ids:
                 words = "is served without a promotion, and stays until the first one begins"

@@ -24,7 +24,7 @@ def request(desk: Desk) -> None:
     """Promotions that nobody has asked for yet."""
     targets = {key: pinned.identity.id for key, pinned in desk.pinned.items()}
     # A request says what it replaces, so what is served has to be known.
-    places = {key: place for key, place in desk.places.items() if key not in desk.unseen}
+    places = {key: place for key, place in desk.places.items() if key not in desk.unseen and desk.is_meant(key[0])}
     for wanted in promotion.requests(places, desk.ledger, targets, desk.now):
         with desk.troubled(f"promotion of {wanted.model} to {wanted.environment}"):
             desk.create_promotion(wanted)
@@ -34,7 +34,10 @@ def advance(desk: Desk) -> None:
     """Every unfinished promotion, until it waits for something outside."""
     for one in sorted(desk.ledger.promotions, key=lambda p: (p.spec.kind != "Rollback", p.identity.name)):
         # A promotion that is still to be read back has no version to write against.
-        if not one.is_finished and one.identity.resource_version and one.place[:2] not in desk.ledger.unreadable:
+        if one.is_finished or not one.identity.resource_version or one.place[:2] in desk.ledger.unreadable:
+            continue
+        # A spec that cannot be read is not a spec that is gone.
+        if desk.is_meant(one.spec.environment) and (desk.complete or one.place in desk.places):
             with desk.troubled(f"promotion {one.identity.name}"):
                 _advance(desk, one)
 
@@ -60,9 +63,11 @@ def _advance(desk: Desk, one: Promotion) -> None:
 
 def _goes_on(one: Promotion, around: World) -> bool:
     """Whether it moves without a person, a commit or another environment: it rolls out, or its gate is being asked."""
-    return one.status.rollout is not None or not (
-        around.ahead or (around.verified and not all(around.verified.values()))
-    )
+    if around.environment is None or around.environment.suspended or around.build is None:
+        return False
+    if one.status.rollout is not None:
+        return one.status.rollout.paused_at is None
+    return not around.ahead and all(around.verified.values())
 
 
 def _world(desk: Desk, one: Promotion) -> World:

@@ -163,10 +163,11 @@ def _source(condition: DeploymentCondition, baseline: Asked | Build | None) -> s
 def _verdict(finding: Finding, asked: Asked | None, **fields: Any) -> Verdict:
     if asked is not None:
         query, answer = asked
-        sql = answer.sql if isinstance(answer, Answer) else query.sql
+        ran = answer.sql if isinstance(answer, Answer) else query.sql
         fields |= {
-            "query": sql,
-            "query_sha256": sha256(sql.encode()).hexdigest(),
+            "query": query.sql,
+            "ran": "" if ran == query.sql else ran,
+            "query_sha256": sha256(ran.encode()).hexdigest(),
             "parameters": {name: _bound(value) for name, value in query.parameters.items()},
         }
         if isinstance(answer, Answer):

@@ -139,6 +139,13 @@ class Ledger:
                     against = None
         return against
 
+    def has_served(self, build_id: str, place: PlaceKey) -> bool:
+        """Whether it was ever the current build there."""
+        if self.served.get(place) == build_id:
+            return True
+        succeeded = (p.spec for p in self.at(place) if p.status.phase is Phase.SUCCEEDED)
+        return any(build_id in (spec.build, spec.expected_current) for spec in succeeded)
+
     def next_attempt(self, build_id: str, place: PlaceKey) -> int:
         """The number of the next attempt: from the last one, and not counted, as old records may be gone."""
         return 1 + max((p.spec.attempt for p in self.at(place) if p.spec.build == build_id), default=0)

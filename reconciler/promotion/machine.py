@@ -100,7 +100,8 @@ def _decide(status: PromotionStatus, decision: Decision, world: World, now: date
 def _approved(status: PromotionStatus, decision: Decision, now: datetime) -> PromotionStatus:
     if status.phase not in (Phase.PENDING, Phase.AWAITING_APPROVAL, Phase.HELD):
         return status
-    approval = Approval(by=decision.by, at=decision.at, reason=decision.reason)
+    # A person's clock may go ahead; an approval of next year would never expire.
+    approval = Approval(by=decision.by, at=min(decision.at, now), reason=decision.reason)
     words = f"approved by {decision.by}{because(decision.reason)}"
     if status.phase is not Phase.HELD:
         return moved(status, status.phase, words, now, approval=approval)
@@ -160,6 +161,9 @@ def _towards_rollout(promotion: Promotion, status: PromotionStatus, world: World
     if phase is not BuildPhase.SUCCEEDED:
         words = f"waits for its build {world.build.identity.name}, which is {phase}"
         return Step(moved(status, Phase.PENDING, words, now))
+    if spec.kind == "Rollback" and not world.has_served:
+        # Nobody asks about a rollback, so it leads to nothing that nobody was asked about before.
+        return Step(ended(status, Phase.REJECTED, "its build was never served there", now, world.last_end))
     if spec.kind == "Promote":
         waits = _gate(status, world, now) or _upstream(status, world, now) or _approval(promotion, status, world, now)
         if waits is not None:

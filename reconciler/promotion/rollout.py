@@ -7,7 +7,7 @@ skips any traffic. A clock that goes back makes waiting longer, never shorter: a
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from reconciler.promotion.status import WAIVED, AskChecks, Step, clock, ended, moved, short
 from reconciler.promotion.world import World
@@ -19,6 +19,8 @@ from schemas.variation import Step as CanaryStep
 
 #: Until a Deployment that is not ready has failed, where its spec says nothing.
 DEPLOYMENT_TIMEOUT = timedelta(seconds=1800)
+#: That a step may take to arrive at the gateways, whatever is left of the canary's time.
+_ROUTES = timedelta(minutes=5)
 #: Checks are asked again after a tenth of the shortest window or hold, within these bounds.
 _SOONEST, _LATEST = timedelta(seconds=1), timedelta(seconds=30)
 
@@ -160,7 +162,11 @@ def _next(course: _Course) -> Step:
     weight = course.rollout.weight
     more = ((number, step.weight) for number, step in enumerate(course.steps) if step.weight > weight)
     number, weight = next(more, (len(course.steps), 100))
-    changes = {"step": number, "weight": weight, "routed_at": None, "checks": (), "checked_at": None}
+    changes: dict[str, Any] = {"step": number, "weight": weight, "routed_at": None, "checks": (), "checked_at": None}
+    if course.canary is not None:
+        # What moves has not hung: there is time for the routes, also where nobody looked for as long as all may take.
+        timeout = timedelta(seconds=seconds(course.canary.timeout))
+        changes["began_at"] = max(course.rollout.began_at, course.now - timeout + min(timeout, _ROUTES))
     course = course._replace(rollout=course.rollout.model_copy(update=changes))
     words = f"{course.where} of the traffic, as soon as the routes are accepted"
     return Step(moved(course.status, Phase.ROLLING_OUT, words, course.now, rollout=course.rollout))
@@ -171,7 +177,9 @@ def _wait(course: _Course, words: str, question: AskChecks | None = None, look_a
     canary, now = course.canary, course.now
     if canary is not None:
         deadline = course.rollout.began_at + timedelta(seconds=seconds(canary.timeout))
-        if now >= deadline:
+        checked_at = course.rollout.checked_at
+        is_asked = question is not None and (checked_at is None or checked_at < deadline)
+        if now >= deadline and not is_asked:  # who was away that long asks first, and judges then
             if unsure := _unsure(course):
                 # Quiet traffic is no failure of the build.
                 return _held(course, f"no verdict within {canary.timeout}: {unsure}")

@@ -45,6 +45,8 @@ class World:
     """Another promotion of the place, a rollback, that this one gives way to."""
     ahead: str = ""
     """Another promotion of the place that must end first."""
+    has_served: bool = False
+    """Whether its build was ever the current one there."""
     last_end: datetime | None = None
     """When the last promotion of the place ended."""
 
@@ -85,5 +87,6 @@ def world(
         routed=routed,
         rollback=first.identity.name if gives_way else "",
         ahead=ahead.identity.name if ahead else "",
+        has_served=ledger.has_served(spec.build, key),
         last_end=ledger.last_end(key),
     )

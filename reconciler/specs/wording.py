@@ -46,7 +46,7 @@ class Fault(NamedTuple):
 
 def in_words(errors: Iterable[SchemaError], schema: Mapping[str, Any], document: Document) -> list[Fault]:
     """The faults of a document, one for each mistake."""
-    faults = [fault for error in errors for fault in _faults(error, schema, document)]
+    faults = [_discreet(fault) for error in errors for fault in _faults(error, schema, document)]
     renamed = {(f.path[:-1], f.hint) for f in faults if f.rule == "schema/unknown-field"}
     values = {fault.path for fault in faults if fault.rule == "schema/value"}
     types = {fault.path for fault in faults if fault.rule == "schema/type"} - values
@@ -125,6 +125,22 @@ def _faults(  # noqa: PLR0912, PLR0915 (one case for each keyword of the schema)
         case _:
             # No keyword of the schema comes here; a test sees to that.
             yield Fault(path, "schema/invalid", f"{what} is not valid ({error.message})")
+
+
+_ONLY_ITS_NAME = "write the name of a Secret, never what is in it"
+
+
+def _discreet(fault: Fault) -> Fault:
+    """The fault, without the value where it was to be a Secret's name: people paste the secret itself."""
+    *_, holder, key = "", "", *map(str, fault.path)
+    if fault.rule not in _OF_VALUES or not (key.endswith(("_secret", "_secret_name")) or holder.endswith("_secrets")):
+        return fault
+    message = f"{_what(fault.path)} must be the name of a Secret, and this is none"
+    return fault._replace(message=message, hint=_ONLY_ITS_NAME)
+
+
+#: Rules whose sentences and hints may hold the value.
+_OF_VALUES = frozenset({"schema/type", "schema/form", "schema/size", "schema/value"})
 
 
 def _alternatives(
@@ -267,7 +283,8 @@ def of_types(error: TypesError, value: Any, path: Path) -> Iterator[Fault]:
             # The platform's nestings are described loosely by the schema, and read by the types.
             kind = detail["type"]
             rule = _RULES.get(kind, "schema/type" if kind.endswith("_type") else "schema/form")
-            yield Fault(where, rule, f"{_what(tuple(below))}: {detail['msg'][:1].lower()}{detail['msg'][1:]}")
+            said = f"{_what(tuple(below))}: {detail['msg'][:1].lower()}{detail['msg'][1:]}"
+            yield _discreet(Fault(where, rule, said))
 
 
 #: pydantic's kinds of errors -> our rules.
@@ -377,7 +394,7 @@ def _form(value: Any, node: Mapping[str, Any]) -> str:
     """What to write for text that does not match the pattern."""
     pattern = str(node.get("pattern", ""))
     if isinstance(value, str) and "***" in quoted(value):
-        return "write the name of a Secret, never what is in it"
+        return _ONLY_ITS_NAME
     if isinstance(value, str) and value.isascii() and len(value) <= 253:
         plain = re.sub(r"[^A-Za-z0-9]+", "-", value).strip("-")
         alike = (plain, plain.replace("-", "_"), plain.lower(), plain.lower().replace("-", "_"))

@@ -13,7 +13,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import sqlglot.parser
 from sqlglot import Token, TokenType, exp
@@ -21,7 +21,7 @@ from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ErrorLevel, ParseError, SqlglotError
 
 from reconciler.warehouse import Query, QueryError
-from reconciler.warehouse.tables import COLUMNS, TABLES
+from reconciler.warehouse.tables import COLUMNS, DEPLOYMENTS_SQL, TABLES
 
 #: How an engine wants a bound parameter: `$name` (DuckDB), `?` (Athena), or `:name` as SQLAlchemy's text() reads it.
 Style = Literal["dollar", "question", "colon"]
@@ -32,8 +32,10 @@ _STUMBLES = (AttributeError, LookupError, TypeError)
 # It logs what it cannot parse, beside raising it, or giving it a type of its own.
 sqlglot.parser.logger.disabled = True
 
-#: As many as a spec takes.
+#: As many characters as a spec takes.
 LIMIT = 16_384
+#: For each `[` after another one sqlglot copies what is before it: 16 KB of subscripts take it twenty seconds.
+_BRACKETS = 100
 
 
 class Problem(NamedTuple):
@@ -167,6 +169,8 @@ def _tokens(sql: str, dialect: str) -> list[Token]:
     if first.token_type not in (TokenType.SELECT, TokenType.WITH, TokenType.FROM):
         message = f"{first.text.upper()[:40]} is no query; {_ONE_STATEMENT}"
         raise _RefusedError(Problem("sql/one-statement", message, "begin with SELECT, or WITH"))
+    if sum(token.token_type is TokenType.L_BRACKET for token in tokens) > _BRACKETS:
+        raise _RefusedError(_TOO_DEEP)
     return tokens
 
 
@@ -244,6 +248,10 @@ _FUNCTIONS = re.compile(
     r"|system\$\w+|external_query|openrowset|opendatasource|openquery|xp_\w+|dbms_\w+|utl_\w+|httpuritype|dburltype"
     r")"
 )
+#: PostgreSQL and others read U&"pg\005fsleep" as pg_sleep; sqlglot reads something else.
+_ESCAPES = re.compile(r"""(?<!\w)u&["']""", re.IGNORECASE)
+#: Catalogs with what is nobody's analytics (pg_authid), Snowflake's stages (@stage), and files.
+_NO_TABLES = re.compile(r"pg_.*|@.*|.*://.*", re.IGNORECASE | re.DOTALL)
 #: Whole schemas of such functions.
 _SCHEMAS = re.compile(r"(?:dbms|utl|sys|system|xp)(?:_\w+)?")
 
@@ -263,6 +271,9 @@ def _problems(
             yield Problem("sql/unknown-parameter", f"there is no parameter :{name}", hint)
     if any(comment.startswith(("!", "M!")) for token in tokens for comment in token.comments):
         yield Problem("sql/not-allowed", "a comment that MySQL executes is not possible here", "leave /*! ... */ out")
+    if _ESCAPES.search(sql):
+        message = "a name or a text with escapes (U&) is not possible here: it may stand for any other"
+        yield Problem("sql/not-allowed", message, "write the characters themselves")
     statement = _parsed(sql, dialect)
     if not isinstance(statement, exp.Query):
         raise _RefusedError(Problem("sql/one-statement", f"{statement.key.upper()} is no query; {_ONE_STATEMENT}"))
@@ -280,6 +291,33 @@ def _problems(
     if tables is not None:
         yield from dict.fromkeys(_unknown_columns(statement, tables, _mark(sql, "")))
     _written(_placed(statement, sql, ""), sql, dialect, "dollar")  # what is read may still be too deep to be written
+
+
+def misplaced(sql: str, dialect: str) -> list[Problem]:
+    """Parameters where Athena takes none: it does in WHERE and in JOIN, and nowhere else. Empty for a statement that
+    cannot be parsed, of which `problems` tells.
+    """
+    try:
+        statement = _parsed(sql, dialect)
+    except (_RefusedError, RecursionError):
+        return []
+    mark = _mark(sql, "")
+    columns = [column for column in statement.find_all(exp.Column) if column.name.startswith(mark)]
+    names = dict.fromkeys(column.name.removeprefix(mark) for column in columns if not _is_compared(column))
+    return [
+        Problem(
+            "sql/parameter-place",
+            f":{name} stands where Athena takes no parameter, which it does in WHERE and in JOIN",
+            f"compare with :{name} in WHERE",
+        )
+        for name in names
+    ]
+
+
+def _is_compared(column: exp.Column) -> bool:
+    above = column.find_ancestor(exp.Where, exp.Join, exp.Select)
+    # Among the selected columns there may be a WHERE as well: count(*) FILTER (WHERE ...).
+    return isinstance(above, exp.Join) or (isinstance(above, exp.Where) and isinstance(above.parent, exp.Select))
 
 
 def _columns(statement: exp.Query) -> int | None:
@@ -318,6 +356,11 @@ def _not_allowed(function: str) -> Problem:
 
 
 def _tables(statement: exp.Expr, tables: Mapping[str, Collection[str]] | None, elsewhere: bool) -> Iterator[Problem]:
+    if elsewhere or tables is None:
+        for table in statement.find_all(exp.Table):
+            full = ".".join(part.name for part in table.parts)
+            if any(_NO_TABLES.fullmatch(part.name) for part in table.parts):
+                yield Problem("sql/not-allowed", f"{full[:100]!r} is no table that a query may read here")
     if tables is None:
         return
     defined = {cte.alias.lower() for cte in statement.find_all(exp.CTE)}
@@ -419,7 +462,7 @@ def _placed(statement: exp.Expr, sql: str, qualify: str) -> exp.Expr:
     for table in [table for table in _named_tables(statement) if _is_ours(table, qualify)]:
         name = table.name.lower()
         place = {key: table.args.get(key) for key in ("this", "db", "catalog")}
-        seen = exp.select(*_seen_columns(name)).from_(exp.Table(**place)).where(TABLES[name].excluded)
+        seen = _seen(name, place)
         for parameter in list(seen.find_all(exp.Placeholder)):
             parameter.replace(exp.column(_mark(sql, parameter.name)))
         rest = {key: value for key, value in table.args.items() if value and key not in place}
@@ -427,11 +470,15 @@ def _placed(statement: exp.Expr, sql: str, qualify: str) -> exp.Expr:
     return statement
 
 
-def _seen_columns(name: str) -> list[str]:
+def _seen(name: str, place: Mapping[str, Any]) -> exp.Select:
+    """What a gate may see of the table that is in this place."""
     if name != "deployments":
-        return ["*"]
-    later = "CASE WHEN replaced_at <= :as_of THEN replaced_at END AS replaced_at"
-    return [later if column.name == "replaced_at" else column.name for column in TABLES[name].columns]
+        return exp.select("*").from_(exp.Table(**place)).where(TABLES[name].excluded)
+    # In the view itself a later promotion already ends an earlier one. So it is made anew, as it was then; and so that
+    # parameters stand in WHERE alone, as Athena wants it.
+    promotions = exp.Table(**{**place, "this": exp.to_identifier("promotions")})
+    view = sqlglot.parse_one(DEPLOYMENTS_SQL, into=exp.Select, dialect="duckdb")
+    return view.from_(promotions).where("finished_at <= :as_of")
 
 
 def _narrowed(statement: exp.Expr, sql: str, qualify: str) -> tuple[Narrowing, ...]:

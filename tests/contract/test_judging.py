@@ -142,7 +142,9 @@ def test_a_build_that_is_worse_than_the_best_of_its_history_is_rejected(warehous
         "as_of": "2026-03-01T12:00:00+00:00",
     }
     assert (verdict.row, verdict.engine) == (("0.9207",), f"duckdb {duckdb.__version__}")
-    assert verdict.query_sha256 == sha256(verdict.query.encode()).hexdigest()
+    assert verdict.query == BEST
+    assert "build_id <> $build_id" in verdict.ran
+    assert verdict.query_sha256 == sha256(verdict.ran.encode()).hexdigest()
     assert (verdict.at, verdict.attempt) == (NOW, 1)
 
 

@@ -222,6 +222,27 @@ def test_a_deployment_is_what_was_served_when_it_was_asked(anywhere: Place) -> N
     assert anywhere.cell("select count(*) from promotions where phase = 'RolledBack'", GATE) == 1
 
 
+def test_at_any_instant_deployments_are_the_view_without_what_came_later(place: Place) -> None:
+    """The view, wrapped: a replacement that came later is none yet."""
+    days = {"one": -3, "two": -1, "three": 0, "four": 2}
+    for name, day in days.items():
+        place.promotion(name, OLD, END + timedelta(days=day))
+    place.promotion("bad", NEW, END - timedelta(days=2), phase="RolledBack")
+    place.promotion("nowhere", NEW, END - timedelta(days=2), phase="Rejected")
+    columns = "environment, model, variation, build_id, deployed_at, {}, promotion"
+    row = "select string_agg(concat_ws('|', {}), ';' order by promotion) from deployments"
+    replaced = "coalesce(cast(case when replaced_at <= :as_of then replaced_at end as text), '-')"
+    wrapped = row.format(columns.format(replaced)) + " where deployed_at <= :as_of"
+    rebuilt = row.format(columns.format("coalesce(cast(replaced_at as text), '-')"))
+    seen = []
+    for moment in (*(END + timedelta(days=day, milliseconds=ms) for day in days.values() for ms in (-1, 0, 1)),):
+        as_was = place.cell(wrapped, PLAIN | {"as_of": moment})
+        assert place.cell(rebuilt, GATE | {"as_of": moment}) == as_was
+        seen.append(as_was)
+    assert seen[0] is None
+    assert len(set(seen)) == 1 + len(days)
+
+
 def test_inferences_are_counted(anywhere: Place) -> None:
     anywhere.inferences(hour=10)
     anywhere.inferences(hour=13)

@@ -100,11 +100,11 @@ CASES = [
     Case("403 quota", "job", ALWAYS, 1, "Raise the quota, or ask for less"),
     Case("404 kind", "the kind of routes", ALWAYS, 3, "Install the CustomResourceDefinition"),
     Case("409 controller", "deployment", ALWAYS, 4, "keda-operator"),
-    Case("409 kubectl", "deployment", 1, 0, "Done: 15 applied"),
-    Case("409 changed", "deployment", 1, 0, "Done: 15 applied"),
+    Case("409 kubectl", "deployment", 1, 0, "Done: 16 applied"),
+    Case("409 changed", "deployment", 1, 0, "Done: 16 applied"),
     Case("409 changed", "deletion", 1, 0, "4 deleted"),
     Case("422", "deployment", ALWAYS, 1, "must be greater than or equal to 0"),
-    Case("429", "namespace", 1, 0, "Done: 15 applied"),
+    Case("429", "namespace", 1, 0, "Done: 16 applied"),
     Case("500", "route", ALWAYS, 3, "failed calling webhook"),
 ]
 #: Requests that only a run makes that changes something.

@@ -149,7 +149,7 @@ def test_the_examples_are_reconciled_and_then_there_is_nothing_to_do(new_plane: 
 
     shown = plane.kubectl("get", "deployments,jobs,httproutes", "-A", "-o", "name")
     assert shown.returncode == 0, shown.stderr
-    assert "deployment.apps/screening-default-" in shown.stdout
+    assert "deployment.apps/screening-edge-" in shown.stdout
     assert "job.batch/screening-build-" in shown.stdout
     assert "httproute.gateway.networking.k8s.io/screening\n" in shown.stdout
     # The embedded data plane does not scale, but it knows the kind.

@@ -277,6 +277,7 @@ def test_the_evidence_is_all_that_the_verdict_was_made_from() -> None:
         "threshold": "0.9207",
         "direction": "ABOVE",
         "query": SQL,
+        "ran": "",
         "query_sha256": "85412ba3592eea8b53346414d5ab010152d08c7bcb043bae1351a539fcd33250",
         "parameters": {"model": "churn", "build_id": "a" * 64, "as_of": "2026-03-01T12:00:00+00:00"},
         "engine": "sqlite 3.40.1",
@@ -286,6 +287,20 @@ def test_the_evidence_is_all_that_the_verdict_was_made_from() -> None:
         "retryable": False,
         "dry_run": False,
     }
+
+
+def test_the_query_is_shown_as_it_was_written_and_what_ran_is_kept_beside_it() -> None:
+    """People must find their own words again; a machine asks whether the same statement ran."""
+    ran = "SELECT MAX(value) FROM (SELECT * FROM build_metrics WHERE build_id <> $build_id) AS build_metrics"
+    verdict = of_sql(Asked(QUERY, Answer(("max(value)",), ((0.9207,),), "duckdb", ran, 12)))
+    assert (verdict.query, verdict.ran) == (SQL, ran)
+    assert verdict.query_sha256 == sha256(ran.encode()).hexdigest()
+
+
+def test_what_got_no_answer_is_known_as_it_was_written() -> None:
+    verdict = of_sql(failed("Syntax", retryable=False))
+    assert (verdict.query, verdict.ran) == (SQL, "")
+    assert verdict.query_sha256 == sha256(SQL.encode()).hexdigest()
 
 
 def test_customers_data_that_a_wrong_query_answers_is_no_evidence() -> None:

@@ -312,6 +312,19 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("automations", "▸name: nightly\nmodel: churn\ntrigger: manual", "write build_spec, or batch_execution"),
     ],
     "notification/nobody": [("automations", AUTOMATION + "on_error: ▸{}", "")],
+    "notification/header": [
+        (
+            "automations",
+            AUTOMATION + "on_error:\n  custom_webhook:\n    url: https://example.com\n    headers: ▸{Host: evil}",
+            "remove it",
+        ),
+        (
+            "automations",
+            AUTOMATION + "on_error:\n  custom_webhook:\n    url: https://example.com\n    "
+            "header_secrets: ▸{idempotency-key: a}",
+            "remove it",
+        ),
+    ],
     "notification/secret": [
         (
             "automations",
@@ -423,6 +436,50 @@ def test_a_token_that_was_pasted_where_a_name_belongs_is_neither_shown_nor_spell
     assert problem.hint == "write the name of a Secret, never what is in it"
     assert "Ab1Ab1" not in repr(problem)
     assert "ab1ab1" not in repr(problem)
+
+
+HOOK = AUTOMATION + "on_error:\n  custom_webhook:\n    url: https://example.com\n    "
+
+
+@pytest.mark.parametrize(
+    "value", ["Hunter2Hunter2", "314159265358", "[hunter2]", "hunter2 " * 40, "", "true", '"h\\n"']
+)
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("automations", AUTOMATION + "on_error: {slack: {webhook_secret: ▸}}"),
+        ("automations", AUTOMATION + "on_error: {pagerduty: {routing_key_secret: ▸}}"),
+        ("automations", HOOK + "header_secrets: {Authorization: ▸}"),
+        ("builds", BUILD + "git_access_token_secret: ▸"),
+        ("environments", ENVIRONMENT + "analytics: {engine: sqlalchemy, url_secret: ▸}"),
+        ("environments", ENVIRONMENT + "defaults: {image_pull_secrets: [▸]}"),
+        ("variations", VARIATION + "deployment: {service_account_key_secret_name: ▸}"),
+    ],
+    ids=lambda value: str(value)[-40:],
+)
+def test_what_was_written_in_place_of_a_secrets_name_is_never_shown(kind: str, spec: str, value: str) -> None:
+    found = [p for p in problems(document(kind, spec.replace("▸", value))) if not p.rule.startswith("reference/")]
+    faults = [p for p in found if p.rule.startswith("schema/")]
+    assert {p.rule for p in faults} <= {"schema/type", "schema/form", "schema/size"}
+    assert faults or (value == "" and "[▸]" in spec)  # an empty list is none
+    for problem in faults:
+        assert problem.hint == "write the name of a Secret, never what is in it"
+        assert "must be the name of a Secret" in problem.message
+    assert not re.search("hunter|31415|true", f"{found}".replace(spec, ""), re.IGNORECASE)
+
+
+def test_a_key_that_ends_like_a_secrets_is_told_by_its_name() -> None:
+    (unknown,) = problems(document("builds", BUILD + "git_acess_token_secret: a"))
+    assert (unknown.rule, unknown.hint) == ("schema/unknown-field", "write git_access_token_secret")
+    found = problems(document("automations", AUTOMATION + "on_error: {slack: {}}"))
+    (missing,) = [problem for problem in found if "slack" in problem.path]
+    assert (missing.rule, missing.message) == ("schema/missing-field", "webhook_secret is missing in slack.")
+
+
+def test_values_of_header_secrets_are_names_like_any_other_secrets() -> None:
+    defined = json.loads((ROOT / "schemas/automation.schema.json").read_text())["$defs"]
+    headers = defined["CustomWebhook"]["properties"]["header_secrets"]["additionalProperties"]
+    assert headers["pattern"] == defined["SlackNotification"]["properties"]["webhook_secret"]["pattern"]
 
 
 def test_a_fault_of_the_schema_does_not_hide_what_our_own_rules_say_of_the_same_spec() -> None:

@@ -24,7 +24,7 @@ from reconciler.records import (
     Verdict,
 )
 from reconciler.warehouse import Query, QueryError
-from reconciler.warehouse.statement import LIMIT, Narrowing, Prepared, Problem, prepared, problems, ready
+from reconciler.warehouse.statement import LIMIT, Narrowing, Prepared, Problem, misplaced, prepared, problems, ready
 from reconciler.warehouse.tables import (
     COLUMNS,
     PARAMETERS,
@@ -192,11 +192,32 @@ def test_a_mistake_has_its_rule(sql: str, rule: str) -> None:
         ("oracle", "select utl_http.request('http://x') from dual"),
         ("clickhouse", "select * from url('http://x', CSV)"),
         ("athena", "select * from table(system.query(query => 'select 1'))"),
+        ("postgres", r"""select U&"pg\005fread_file"('/etc/passwd')"""),
+        ("postgres", r"""select * from u&"pg\005fauthid" """),
+        ("postgres", "select max(rolpassword) from pg_authid"),
+        ("postgres", "select max(rolpassword) from pg_catalog.PG_AUTHID a"),
+        ("postgres", 'select 1 where exists (select * from "pg_shadow")'),
+        ("snowflake", "select $1 from @stage/customers.csv"),
+        ("snowflake", "select $1 from @~"),
+        ("snowflake", "select * from 's3://bucket/x'"),
+        ("spark", "select * from parquet.`s3://bucket/x`"),
+        ("", 'select * from "https://example.com/x.csv"'),
     ],
 )
 def test_functions_with_effects_or_other_sources_are_refused(dialect: str, sql: str) -> None:
     refused = problems(sql, dialect, tables=None, parameters=PARAMETERS)
     assert {problem.rule for problem in refused} & {"sql/not-allowed", "sql/syntax"}, refused
+
+
+def test_beside_our_own_tables_too_catalogs_and_files_are_none() -> None:
+    for name in ("pg_authid", '"s3://bucket/x"', '"@stage"'):
+        refused = problems(f"select * from {name}", "athena", tables=COLUMNS, parameters=(), elsewhere=True)
+        assert "sql/not-allowed" in {problem.rule for problem in refused}, name
+
+
+@pytest.mark.parametrize("sql", ["select mu&'x' from t", "select u & 'x' from t", "select max(pg) from paging_pg_"])
+def test_what_only_looks_like_an_escape_or_a_catalog_is_none(sql: str) -> None:
+    assert problems(sql, "postgres", tables=None, parameters=()) == []
 
 
 @pytest.mark.parametrize(
@@ -242,6 +263,10 @@ def test_every_mistake_is_told_at_once() -> None:
         "select 1" + " union all select 1" * 850,
         "select " + "case when " * 1600,
         "select " + "[" * 16_000,
+        "select " + ", ".join(["x" + "[1]" * 120] * 44),
+        "select " + ", ".join(["x" + "[1]" * 100] * 53),
+        "select " + "x" + "[1]" * 100,
+        "select " + "x[" * 100 + "1" + "]" * 100,
         "select a" + ".a" * 8000,
         "select 1 from " + "(" * 16_000,
         "select 1 from builds" + " join builds" * 1300,
@@ -254,6 +279,21 @@ def test_16_kilobytes_of_anything_are_judged_in_a_second(sql: str) -> None:
     if not found(sql):
         prepared(sql, "duckdb", exclude_candidate=True, style="dollar")
     assert time.perf_counter() - began < 3  # a second where nobody else computes
+
+
+def test_16_kilobytes_of_subscripts_are_refused_before_they_are_parsed() -> None:
+    sql = "select " + ", ".join(["x" + "[1]" * 120] * 44)
+    began = time.perf_counter()
+    assert rules(sql) == {"sql/too-deep"}
+    assert time.perf_counter() - began < 2
+    with pytest.raises(ValueError, match="nested too deeply"):
+        prepared(sql, "duckdb", exclude_candidate=False, style="dollar")
+
+
+def test_a_hundred_subscripts_are_possible_and_brackets_in_text_are_none() -> None:
+    assert rules("select " + " + ".join(["max(metrics['f1'])"] * 100) + f", '{'[' * 200}' from builds") == {
+        "sql/one-column"
+    }
 
 
 def test_what_no_spec_may_hold_is_not_parsed() -> None:
@@ -286,6 +326,9 @@ def test_sqlglot_says_nothing_by_itself(caplog: pytest.LogCaptureFixture) -> Non
 
 
 # --------------------------------------------------------------------------------------------------- how it is written
+
+
+GATE = {"exclude_candidate": True}
 
 
 def written(sql: str, **how: object) -> Prepared:
@@ -356,8 +399,48 @@ def test_the_candidate_is_excluded_wherever_the_table_is_named(sql: str) -> None
 
 def test_for_a_gate_a_deployment_is_not_replaced_by_a_later_one() -> None:
     made = written("select count(*) from deployments where replaced_at is null", exclude_candidate=True)
-    assert "CASE WHEN replaced_at <= $as_of THEN replaced_at END AS replaced_at" in made.sql
-    assert "WHERE deployed_at <= $as_of" in made.sql
+    assert made.sql == (
+        "SELECT COUNT(*) FROM (SELECT environment, model, variation, build_id, finished_at AS deployed_at, "
+        "LEAD(finished_at) OVER (PARTITION BY environment, model, variation ORDER BY finished_at) AS replaced_at, "
+        "name AS promotion FROM promotions WHERE phase = 'Succeeded' AND finished_at <= $as_of) AS deployments "
+        "WHERE replaced_at IS NULL"
+    )
+    assert made.tables == {"deployments"}
+    assert "FROM trueup.promotions" in written("select 1 from trueup.deployments", qualify="trueup", **GATE).sql
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_what_a_gate_excludes_has_its_parameters_where_athena_takes_them(table: str) -> None:
+    sql = f"select count(*) from trueup.{table} t where t.model = :model"
+    # With colons, as question marks have no names to be found by.
+    made = prepared(sql, "athena", exclude_candidate=True, qualify="trueup", style="colon")
+    assert set(made.parameters) > {"model"}
+    assert misplaced(made.sql, "athena") == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "names"),
+    [
+        ("select max(value) from build_metrics where model = :model and finished_at > :as_of - interval '7' day", ""),
+        ("select max(b.value) from build_metrics b join deployments d on d.model = :model", ""),
+        ("select (select max(value) from build_metrics where model = :model)", ""),
+        ("with b as (select * from builds where model = :model) select count(*) from b", ""),
+        ("select 1 from builds where model in (select model from promotions where environment = :environment)", ""),
+        ("select count(*) from builds where exists (select 1 from :model)", ""),  # no SQL: `problems` tells
+        ("select", ""),
+        ("select :as_of", "as_of"),
+        ("select date_diff('day', max(finished_at), :as_of) from builds where model = :model", "as_of"),
+        ("select count(*) filter (where model = :model) from builds", "model"),
+        ("select count(*) from builds group by model having max(model) = :model", "model"),
+        ("select count(*) from builds where 1 < (select count(*) + length(:model) from promotions)", "model"),
+        ("select model from builds order by model = :model, environment = :environment limit 1", "model environment"),
+        ("select :model from builds union all select :model from builds", "model"),
+    ],
+)
+def test_parameters_that_athena_would_not_take_are_found(sql: str, names: str) -> None:
+    found = misplaced(sql, "athena")
+    assert [problem.hint for problem in found] == [f"compare with :{name} in WHERE" for name in names.split()]
+    assert {problem.rule for problem in found} <= {"sql/parameter-place"}
 
 
 def test_a_name_with_its_schema_is_the_same_table_and_another_schema_is_somebody_elses() -> None:

@@ -170,6 +170,7 @@ def world(**changes: Any) -> World:
         "condition": None,
         "target": B,
         "current": A,
+        "has_served": True,
     }
     return World(**(given | changes))
 
