@@ -52,7 +52,8 @@ def build(
     """
     wanted_by: dict[tuple[DataPlane, ObjectId], Origin] = {}
     for unit in units(catalog, facts):
-        waits = next((unresolved[branch] for branch in _branches(unit) if branch in unresolved), "")
+        unknown = (branch for branch in _branches(unit) if branch in unresolved and branch not in facts.commits)
+        waits = next((unresolved[branch] for branch in unknown), "")
         if waits:
             yield Rendered(unit.environment.spec.name, unit.model, waits=waits)
             continue

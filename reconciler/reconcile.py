@@ -44,7 +44,7 @@ THREADS = 8
 _PAUSE, _PAUSE_MOST = 0.1, 2.0
 #: Passes in a row that are given up because another reconciler was faster.
 _OVERTAKEN = 20
-#: Seconds that a run of one pass waits for the answers to what it has asked: a warehouse, Prometheus, Git.
+#: Seconds that a run waits at its end for the answers to what it has asked: a warehouse, Prometheus, Git.
 _ANSWERS = 60.0
 
 #: Of specs that need no records.
@@ -100,7 +100,8 @@ def reconcile(
     """Trues the clusters up to the specs. `tell` hears of the plan before it begins, and of each thing done.
 
     A pass never waits. With `wait_s`, passes over the same specs follow each other until there is nothing left to wait
-    for: a build, pods, a route, a canary; or until the time is over. `clock` gives the moment of each pass.
+    for: a build, pods, a route, a canary; or until the time is over. Then, and without it, only what was asked of a
+    warehouse, of Prometheus or of Git is heard. `clock` gives the moment of each pass.
     """
     with _threads() as pool, ExitStack() as closing:
         began = stirred = time.monotonic()
@@ -109,9 +110,10 @@ def reconcile(
         if automator is not None:
             closing.callback(automator.close)
         account, overtaken = _Account(tell), 0
+        heard = frozenset[tuple[str, ...]]()
         while True:
-            waited, news = time.monotonic() - began, account.news
-            progress = _step(automator, desire, clusters, clock, patient=waited < request.wait_s)
+            news = account.news
+            progress = _step(automator, desire, clusters, clock)
             account.hear(progress)
             planned = _plan(request, desire.recalled(progress), clusters.writer, pool, verify=False)
             report = planned.report
@@ -127,8 +129,17 @@ def reconcile(
                 account.note(one)
                 busy |= one.outcome in (Outcome.WAITING, Outcome.APPLIED, Outcome.DELETED)
             waited = time.monotonic() - began
-            if not (busy or progress.busy) or waited >= request.wait_s:
+            if not (busy or progress.busy):
                 break
+            if waited >= request.wait_s:
+                # What was asked is heard, and what follows from it done; what is asked again is for the next run.
+                unheard = automator.questions.open - heard if automator is not None else frozenset()
+                if waited >= request.wait_s + _ANSWERS or not (unheard or progress.told):
+                    break
+                if unheard and automator is not None:
+                    automator.questions.wait(request.wait_s + _ANSWERS - waited)
+                    heard |= automator.questions.answered
+                continue
             if account.news > news:
                 stirred = time.monotonic()
             time.sleep(min(_PAUSE_MOST, _PAUSE + (time.monotonic() - stirred) / 10))
@@ -152,32 +163,12 @@ def _automator(desire: _Desire, request: Request, clusters: Clusters) -> Automat
     return automator if automator.is_needed() else None
 
 
-def _step(
-    automator: Automator | None,
-    desire: _Desire,
-    clusters: Clusters,
-    clock: Callable[[], datetime],
-    *,
-    patient: bool,
-) -> Progress:
-    """One step of what builds and promotes itself. A run of one pass waits for what it has asked, and goes on."""
+def _step(automator: Automator | None, desire: _Desire, clusters: Clusters, clock: Callable[[], datetime]) -> Progress:
+    """One step of what builds and promotes itself."""
     if automator is None:
         return _NOTHING
-    until = time.monotonic() + _ANSWERS
     try:
-        writer, questions = clusters.writer(automator.home), automator.questions
-        progress = automator.step(writer, clock())
-        told, heard, has_moved = progress.told, set[tuple[str, ...]](), True
-        while not patient and progress.busy and time.monotonic() < until:
-            if questions.open - heard:
-                questions.wait(until - time.monotonic())
-            elif not has_moved:  # what is asked again and again is for the next run
-                break
-            heard |= questions.answered
-            before, progress = progress, automator.step(writer, clock())
-            has_moved = bool(progress.told) or progress.recall != before.recall
-            told += progress.told
-        return progress._replace(told=told)
+        return automator.step(clusters.writer(automator.home), clock())
     except ApiError as error:
         return _out_of_reach(desire, error)
 

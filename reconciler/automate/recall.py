@@ -14,6 +14,7 @@ from reconciler.records import Build, BuildPhase, RecordError
 from reconciler.report import Trouble
 from renderers.catalog import BatchRun, Facts, Recorded, Stood
 from renderers.manifest import ObjectId, Origin
+from schemas.build import Build as BuildSpec
 
 #: The Jobs of this many of an automation's finished runs stay, for their logs.
 _KEPT_JOBS = 3
@@ -49,8 +50,32 @@ def recall(desk: Desk) -> Recall:
         if stood:
             unclear.pop((environment, model), None)
     unclear |= desk.ledger.unreadable
-    facts = replace(desk.facts, stands=stands, runs=_runs(desk), batches=_batches(desk))
+    facts = replace(desk.facts, commits=_commits(desk), stands=stands, runs=_runs(desk), batches=_batches(desk))
     return Recall(facts, _kept_jobs(desk), unclear)
+
+
+def _commits(desk: Desk) -> Mapping[tuple[str, str], str]:
+    """The commits of branches; where Git does not answer, what was built of them last.
+
+    So a rollback moves its traffic also while Git is away. No new build comes of it: that one has its record.
+    """
+    known = dict(desk.facts.commits)
+    specs = [placed.spec for placed in desk.catalog.builds.values() if placed.spec.branch is not None]
+    for branch in {(spec.repository, spec.branch or "") for spec in specs} - known.keys():
+        theirs = [spec for spec in specs if (spec.repository, spec.branch) == branch]
+        found = [_newest(desk, spec) for spec in theirs]
+        commits = {build.spec.commit for build in found if build is not None}
+        if len(commits) == 1 and None not in found:
+            known[branch] = commits.pop()
+    return known
+
+
+def _newest(desk: Desk, spec: BuildSpec) -> Build | None:
+    """The record of what was built of a spec last."""
+    content = recorded.specification_of(spec)
+    same = (b for b in desk.ledger.builds.values() if b.spec.cause.kind == "Spec" and b.spec.model == spec.model)
+    alike = [build for build in same if dict(build.spec.specification) == content]
+    return max(alike, key=lambda build: build.spec.cause.at, default=None)
 
 
 def _recorded(desk: Desk, key: PlaceKey, build_id: str) -> Recorded:

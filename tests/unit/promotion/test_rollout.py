@@ -238,8 +238,8 @@ def test_without_a_verdict_it_waits_and_is_held_in_the_end_but_never_rolled_back
     assert waits.question is not None
     late = step(one, after(600))
     assert late.question is not None, "whoever was away asks first"
-    still_unsure = one.model_copy(update={"status": judged(late.status, [unsure.model_copy(update={"at": after(601)})], after(601))})
-    held = step(still_unsure, after(602))
+    asked = judged(late.status, [unsure.model_copy(update={"at": after(601)})], after(601))
+    held = step(one.model_copy(update={"status": asked}), after(602))
     assert course(held.status) == (Phase.HELD, 0, 5)
     assert "no verdict within 10m: its check errors: 3 of 100 requests" in held.status.message
 
