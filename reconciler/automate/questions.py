@@ -17,11 +17,14 @@ class Questions:
         self._pool = ThreadPoolExecutor(_AT_ONCE)
         self._asked: dict[tuple[str, ...], Future[Any]] = {}
         self._wanted: set[tuple[str, ...]] = set()
+        self._failed: set[tuple[str, ...]] = set()
 
     @property
     def any(self) -> bool:
-        """Whether anything is asked that nobody has heard the answer of."""
-        return bool(self._asked)
+        """Whether anything is asked that nobody has heard the answer of. What has failed is asked again, and nobody
+        waits for it: a storage that is away may be so for hours.
+        """
+        return bool(self._asked.keys() - self._failed)
 
     def ask(self, key: tuple[str, ...], question: Callable[[], Any]) -> Any:
         """The answer, or None while there is none yet. Raises what the question raised."""
@@ -33,7 +36,10 @@ class Questions:
         if not future.done():
             return None
         del self._asked[key]
-        return future.result()
+        self._failed.add(key)
+        answer = future.result()
+        self._failed.discard(key)
+        return answer
 
     def forget_unwanted(self) -> None:
         """At the end of a step: what nobody has asked for in it, as who asked has gone, is waited for no more."""
@@ -43,8 +49,8 @@ class Questions:
 
     @property
     def open(self) -> frozenset[tuple[str, ...]]:
-        """What is asked, and nobody has heard the answer of."""
-        return frozenset(self._asked)
+        """What is asked, and nobody has heard the answer of, nor a failure before."""
+        return frozenset(self._asked.keys() - self._failed)
 
     @property
     def answered(self) -> frozenset[tuple[str, ...]]:

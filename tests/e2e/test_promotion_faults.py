@@ -299,11 +299,12 @@ def killed_runs(site: Site, deaths: Deaths) -> int:
     processes: list[subprocess.Popen[str]] = []
     death = kill(lambda: processes[-1].pid, first_do_it=deaths.first_do_it)
     with Every(site.plane.kubeconfig, death, deaths.every, once=deaths.once) as proxy:
-        while True:
+        while not processes or processes[-1].returncode == -9:
             processes.append(site.start(proxy))
-            out, err = processes[-1].communicate(timeout=100)
-            if processes[-1].returncode != -9:
-                break
+            try:
+                out, err = processes[-1].communicate(timeout=100)
+            finally:
+                processes[-1].kill()
             time.sleep(0.05)  # what it had sent with other connections arrives
     assert processes[-1].returncode == 0, out + err
     return len(processes) - 1
@@ -325,6 +326,7 @@ SINGLE = [Deaths(k, first_do_it=True, once=True) for k in range(1, WRITES + 1)]
 MANY = [Deaths(n, first_do_it=done, once=False) for n in (1, 2, 3, 5, 7) for done in (True, False) if n > 1 or done]
 
 
+@pytest.mark.timeout(600)  # one process for each write of the run
 @pytest.mark.parametrize("deaths", [*SINGLE, *MANY] if FULL else [Deaths(17, first_do_it=True, once=False)], ids=str)
 def test_runs_that_are_killed_are_completed_by_the_next(settled: Site, undisturbed: tuple[Ending, int], deaths: Deaths):
     ending, writes = undisturbed

@@ -6,6 +6,7 @@ import struct
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from hashlib import sha256
 from typing import Any, get_args
 
 import pytest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from reconciler import story
 from tests.sample_records import a_full_promotion, a_verdict
 
@@ -31,6 +33,6 @@ def test_a_query_cannot_write_a_line_of_its_own_nor_command_the_terminal() -> No
 
 
 def test_programs_get_what_ran() -> None:
-    (promotion,) = story.as_data([], [a_full_promotion()])["promotions"]
-    (verdict,) = promotion["status"]["gate"]["verdicts"]  # type: ignore[index] - it is JSON
+    shown: Any = story.as_data([], [a_full_promotion()])
+    (verdict,) = shown["promotions"][0]["status"]["gate"]["verdicts"]
     assert (verdict["query"], verdict["ran"]) == (a_verdict().query, a_verdict().ran)
