@@ -290,20 +290,21 @@ def broken(analytics: Path, model: str) -> Iterator[None]:
 def test_a_rollout_is_paused_resumed_and_aborted(plane: Running):
     before = newest(plane, "pricing", "shop")
     train(plane, "pricing", "second", "0.9")
-    with Traffic(plane.gateway("shop"), "pricing") as traffic, plane.running():
-        eventually(lambda: newest(plane, "pricing", "shop").rollout.get("weight") == 20)
-        after = newest(plane, "pricing", "shop")
-        plane.told("pause", after.name, "-m", "lunch")
-        time.sleep(3)
+    with Traffic(plane.gateway("shop"), "pricing") as traffic:
+        with plane.running():  # which ends when only a person can go on
+            eventually(lambda: newest(plane, "pricing", "shop").rollout.get("weight") == 20)
+            after = newest(plane, "pricing", "shop")
+            plane.told("pause", after.name, "-m", "lunch")
         paused = newest(plane, "pricing", "shop").rollout
         assert (paused["weight"], "pausedAt" in paused) == (20, True)
-        assert 0.05 < traffic.share(after.build) < 0.4
+        eventually(lambda: 0.05 < traffic.share(after.build) < 0.4)
         plane.told("resume", after.name)
-        eventually(lambda: traffic.share(after.build) > 0.45)
-        asked = time.monotonic()
-        plane.told("reject", after.name, "-m", "not what the shop wants")
-        eventually(lambda: traffic.share(after.build) == 0)
-        returned = traffic.of(after.build)[-1].at - asked
+        with plane.running():
+            eventually(lambda: traffic.share(after.build) > 0.45)
+            asked = time.monotonic()
+            plane.told("reject", after.name, "-m", "not what the shop wants")
+            eventually(lambda: traffic.share(after.build) == 0)
+            returned = traffic.of(after.build)[-1].at - asked
     assert returned < 5, f"{returned:.1f} s"
     assert traffic.failures == []
     aborted = newest(plane, "pricing", "shop")

@@ -442,7 +442,7 @@ def test_without_the_promotions_what_is_promoted_stays_and_all_else_is_applied(s
     site.commit("fraud")
     site.run_until(lambda: any(key.endswith(site.builds("fraud")[0]["spec"]["id"][:8]) for key in plant.jobs))
     before = {place: state(site.api, place) for place in (WORKSHOP, *ENVIRONMENTS)}
-    site.plane.write("specs/a.yaml", specs(quota={"pods": 50}))
+    site.plane.write("specs/a.yaml", specs(quota={"pods": int(fault) // 10}))
     with FaultProxy(site.plane.kubeconfig) as proxy:
         proxy.inject(FAULTS[fault], path="/promotions", times=1000)
         run = site.run(wait=0, proxy=proxy)
