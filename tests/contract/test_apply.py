@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from reconciler import apply, desired, inventory, observe, plan, reconcile
 from reconciler.cluster import Retry, Writer, connect
+from reconciler.clusters import Clusters
 from reconciler.plan import Op, Plan, Wanted
 from reconciler.report import Done, Outcome, Report
 from renderers.manifest import Body, Manifest, Origin, object_id
@@ -712,6 +714,24 @@ def test_a_webhook_that_cannot_be_called_for_one_object_stops_no_other(
     assert list(found.values()) == [Outcome.APPLIED] * 5
 
 
+#: When these runs happen.
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Reached(Clusters):
+    """Clusters that a test has connections to already."""
+
+    def __init__(self, writer_of: Callable[[Any], Writer]) -> None:
+        super().__init__(Path("/nowhere"))
+        self._writer_of = writer_of
+
+    def reader(self, plane: Any) -> Writer:
+        return self._writer_of(plane)
+
+    def writer(self, plane: Any) -> Writer:
+        return self._writer_of(plane)
+
+
 class TestTheWholeStory:
     """`reconcile`, from a folder of specs."""
 
@@ -720,7 +740,7 @@ class TestTheWholeStory:
             f"api_version: v1\nspec:\n  environments:\n    - {{name: {environment.name}, {state}}}\n"
         )
         request = reconcile.Request((folder,))
-        return reconcile.reconcile(request, lambda _: environment.writer, lambda _: None)
+        return reconcile.reconcile(request, Reached(lambda _: environment.writer), lambda _: None, lambda: NOW)
 
     def test_a_suspended_environment_is_not_written_to(self, environment: Environment, tmp_path: Path):
         assert self._run(environment, tmp_path, "suspended: true").done == ()
@@ -751,7 +771,7 @@ class TestTheWholeStory:
             text = f"- name: {environment.name}\n      data_plane: {plane}\n      object_storage: s3://bucket/a\n"
             anchor = f"    - name: {environment.name}-stays\n      suspended: true\n"
             (tmp_path / "specs.yaml").write_text(f"api_version: v1\nspec:\n  environments:\n    {text}{anchor}")
-            return reconcile.reconcile(reconcile.Request((tmp_path,)), writer_of, lambda _: None)
+            return reconcile.reconcile(reconcile.Request((tmp_path,)), Reached(writer_of), lambda _: None, lambda: NOW)
 
         run("embedded", lambda _: environment.writer)
         again = connect(str(kubeconfig), trusted=True)
@@ -779,8 +799,8 @@ class TestTheWholeStory:
         )
 
         def run(*names: str) -> Report:
-            request = reconcile.Request((tmp_path,), frozenset(names))
-            return reconcile.reconcile(request, lambda _: environment.writer, lambda _: None)
+            request = reconcile.Request((tmp_path,), environments=frozenset(names))
+            return reconcile.reconcile(request, Reached(lambda _: environment.writer), lambda _: None, lambda: NOW)
 
         assert {one.change.environment for one in run(f"{name}-a").done} == {f"{name}-a"}
         (tmp_path / "specs.yaml").write_text(f"api_version: v1\nspec:\n  environments:\n    - name: {name}-b\n")
