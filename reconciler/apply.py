@@ -287,12 +287,21 @@ class _Run:
             self._hand_over_replicas(change)
             self._apply(change.id, self._guarded(change, change.manifest.body))
         except Stale:
-            return self._leave(
-                change, Outcome.WAITING, "it has changed since it was looked at; the next run looks again"
-            )
+            if not self._is_done(change):
+                message = "it has changed since it was looked at; the next run looks again"
+                return self._leave(change, Outcome.WAITING, message)
         except ApiError as error:
             return self._failure(change, error)
         return Done(change, Outcome.APPLIED)
+
+    def _is_done(self, change: Change) -> bool:
+        """Whether what changed it was this very write, whose answer was lost before it was repeated."""
+        assert change.manifest is not None
+        try:
+            live = self.target.writer.get(change.id)
+        except ApiError:
+            return False
+        return live is not None and plan.is_clean(change.manifest, live)
 
     def _needs(self, change: Change) -> Sequence[ObjectId]:
         """What must be as it should be first. A way back waits for nothing that already gets requests."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -82,7 +81,7 @@ def monitored(api: Api, namespace: str) -> str:
     container = {
         "name": "model",
         "image": "local",
-        "command": [sys.executable, "-c", WEB],
+        "command": ["python", "-c", WEB],
         "env": [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
         "ports": [{"name": "metrics", "containerPort": 9090}],
     }
