@@ -49,13 +49,13 @@ class Tour:
             + b"data %d\n%b\ndone\n" % (len(content), content)
         )
         repository = self.home / "models.git"
-        subprocess.run(["git", "fast-import", "--quiet", "--done"], cwd=repository, input=stream, check=True)  # noqa: S607
+        subprocess.run(["git", "fast-import", "--quiet", "--done"], cwd=repository, input=stream, check=True)  # noqa: S607 - as in a shell
         print(f"\n-- {MESSAGES[number - 1]}")
 
     def run(self, *arguments: str) -> str:
         """A command of Trueup's; what it prints."""
         command = [str(RECONCILE), *arguments, "--home", str(self.home)]
-        done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603
+        done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - our own command
         if done.returncode not in (0, 4):
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout

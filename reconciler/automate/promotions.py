@@ -97,7 +97,8 @@ def _answer(
     if isinstance(question, AskChecks):
         key = ("checks", one.identity.name, str(question.weight))
         asked = partial(judging.checks, question.checks, one, around.environment, desk.now, current=around.current)
-        return desk.questions.ask(key, asked)  # type: ignore[no-any-return]
+        verdicts: tuple[Verdict, ...] | None = desk.questions.ask(key, asked)
+        return verdicts
     verdict = desk.questions.ask(("gate", one.identity.name), partial(_gate, desk, one, around, question))
     return None if verdict is None else (verdict,)
 

@@ -38,11 +38,13 @@ def recall(desk: Desk) -> Recall:
     stands: dict[PlaceKey, tuple[Stood, ...]] = {}
     for key, stood in promotion.stands(desk.places, desk.ledger).items():
         environment, model, _ = key
-        if (environment, model) in desk.unclear:
-            # The route is turned to it when it is ready, and to nothing before: what serves without a record keeps on.
-            stood = tuple((build, 100) for build, _ in stood)  # noqa: PLW2901
+        # Where something serves without a record, the route is turned to what comes when that is ready, and to nothing
+        # before: so what serves keeps on.
+        is_first = (environment, model) in desk.unclear
         try:
-            stands[key] = tuple(Stood(_recorded(desk, key, build), percent) for build, percent in stood)
+            stands[key] = tuple(
+                Stood(_recorded(desk, key, build), 100 if is_first else percent) for build, percent in stood
+            )
         except RecordError as error:
             unclear[environment, model] = str(error)
             desk.trouble.append(Trouble(f"{model} in {environment}", str(error)))
