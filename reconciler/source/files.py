@@ -1,4 +1,4 @@
-"""Which spec files there are, and what is in them.
+"""Which spec files there are in a folder, and what is in them; and the rules for it, which hold for a mirror as well.
 
 Whoever may commit writes what is read here: files, links and names. Nothing of it is trusted.
 """
@@ -33,8 +33,8 @@ DEFAULT_LIMITS = Limits()
 class Files:
     """The spec files, in order of name.
 
-    A name is as people write it: relative to the current folder with forward slashes, or as it was given where
-    it is elsewhere. `problems` (rules `source/...`) names whatever could not be read.
+    A name is as people write it: relative to the current folder (of a mirror: to the repository) with forward slashes,
+    or as it was given where it is elsewhere. `problems` (rules `source/...`) names whatever could not be read.
     """
 
     content: Mapping[str, bytes]
@@ -60,9 +60,9 @@ def read(paths: Sequence[Path], limits: Limits = DEFAULT_LIMITS) -> Files:
             reader.read(path)
         if not paths:
             reader.refuse(".", "source/no-specs", "No file or folder was given.", "name one with -f")
-    except _EnoughError as enough:
+    except EnoughError as enough:
         reader.problems.append(enough.problem)
-    return Files(dict(sorted(reader.content.items())), tuple(sorted(set(reader.problems))))
+    return reader.files()
 
 
 _SUFFIXES = (".yaml", ".yml")
@@ -70,7 +70,7 @@ _SUFFIXES = (".yaml", ".yml")
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
-class _EnoughError(Exception):
+class EnoughError(Exception):
     """A limit of the whole is reached: reading ends here."""
 
     def __init__(self, problem: Problem) -> None:
@@ -78,21 +78,63 @@ class _EnoughError(Exception):
         self.problem = problem
 
 
-class _Reader:
-    """What was read so far."""
+class Collection:
+    """What was read so far, held within the limits."""
 
-    __slots__ = ("_bytes", "_found", "_limits", "content", "problems")
+    __slots__ = ("bytes", "content", "found", "limits", "problems")
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._bytes = 0
-        self._found = 0  #: spec files and problems, each as often as it was met
+        self.limits = limits
+        self.bytes = 0
+        self.found = 0  #: spec files and problems, each as often as it was met
         self.content: dict[str, bytes] = {}
         self.problems: list[Problem] = []
 
+    def files(self) -> Files:
+        return Files(dict(sorted(self.content.items())), tuple(sorted(set(self.problems))))
+
     def refuse(self, name: str, rule: str, message: str, hint: str = "") -> None:
-        self._count(name)
-        self.problems.append(Problem(_printable(name), 1, 1, (), rule, message, hint))
+        self.count(name)
+        self.problems.append(Problem(printable(name), 1, 1, (), rule, message, hint))
+
+    def count(self, name: str) -> None:
+        self.found += 1
+        if len(self.content) + len(self.problems) >= self.limits.files and name not in self.content:
+            self.enough(name, f"There are more than {self.limits.files:,} spec files.")
+
+    def enough(self, name: str, message: str) -> NoReturn:
+        hint = "read fewer folders at once"
+        raise EnoughError(Problem(printable(name), 1, 1, (), "source/too-much", message, hint))
+
+    def has_a_good_name(self, name: str) -> bool:
+        if not name.isprintable():
+            # A line break in a name would let it write its own lines into logs and pull requests.
+            self.refuse(name, "source/file-name", "The file's name has characters that cannot be printed.")
+        return name.isprintable()
+
+    def takes(self, name: str, size: int) -> bool:
+        """Whether a file of so many bytes may be read. Its room is taken then."""
+        if size > self.limits.file_bytes:
+            message = f"The file has {size:,} bytes and {self.limits.file_bytes:,} are allowed."
+            self.refuse(name, "source/too-large", message, "split the file")
+            return False
+        if self.bytes + size > self.limits.total_bytes:
+            self.enough(name, f"The spec files have more than {self.limits.total_bytes:,} bytes together.")
+        self.bytes += size
+        return True
+
+    def too_deep(self, folder: str) -> None:
+        self.refuse(folder, "source/too-deep", f"The folder lies more than {self.limits.depth} folders deep.")
+
+    def no_specs(self, folder: str) -> None:
+        message = f"There is no spec file ({' or '.join('*' + suffix for suffix in _SUFFIXES)}) in this folder."
+        self.refuse(folder, "source/no-specs", message, "name the folder that has them")
+
+
+class _Reader(Collection):
+    """Reads folders of this machine."""
+
+    __slots__ = ()
 
     def read(self, path: Path) -> None:
         """What one given path names. The path itself may be a link: the person who started this wrote it."""
@@ -108,25 +150,23 @@ class _Reader:
             return self._unreadable(name, error)
         # Where a pull request is checked out, it may have made a link of the folder that the job names.
         if inside and not _is_below(real, here):
-            hint = f"name the place itself, -f {_printable(real)}"
+            hint = f"name the place itself, -f {printable(real)}"
             return self.refuse(name, "source/symbolic-link", "The symbolic link leaves the current folder.", hint)
-        found = self._found
+        found = self.found
         if stat.S_ISDIR(mode):
             self._folder(real, None, "" if name == "." else f"{name.rstrip('/')}/", _Place(real, real), depth=0)
         elif stat.S_ISREG(mode):
             self._file(real, None, name)
         else:
             self._not_a_file(name)
-        if self._found == found:
-            message = f"There is no spec file ({' or '.join('*' + suffix for suffix in _SUFFIXES)}) in this folder."
-            self.refuse(name, "source/no-specs", message, "name the folder that has them")
+        if self.found == found:
+            self.no_specs(name)
         return None
 
     def _folder(self, folder: str, parent: int | None, prefix: str, place: _Place, depth: int) -> None:
         """The spec files of a folder. `folder` is a name in `parent`, or a path; `prefix` is how people see it."""
-        if depth > self._limits.depth:
-            message = f"The folder lies more than {self._limits.depth} folders deep."
-            return self.refuse(prefix.rstrip("/"), "source/too-deep", message)
+        if depth > self.limits.depth:
+            return self.too_deep(prefix.rstrip("/"))
         # By descriptor, not by path: no name is looked up twice, so none can become a link in between.
         try:
             descriptor = os.open(folder, _OPEN | os.O_DIRECTORY, dir_fd=parent)
@@ -149,15 +189,15 @@ class _Reader:
         with os.scandir(descriptor) as entries:
             for entry in entries:
                 name = entry.name
-                if _is_left_out(name):
+                if is_left_out(name):
                     continue
                 if entry.is_symlink():
                     self._link(name, f"{prefix}{name}", place)
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
-                elif _is_spec(name) and entry.is_file(follow_symlinks=False):
+                elif is_spec(name) and entry.is_file(follow_symlinks=False):
                     self._file(name, descriptor, f"{prefix}{name}")
-                elif _is_spec(name):
+                elif is_spec(name):
                     self._not_a_file(f"{prefix}{name}")
         return folders
 
@@ -167,18 +207,18 @@ class _Reader:
             mode = os.stat(real).st_mode  # noqa: PTH116 - as above
         except OSError as error:
             return self.refuse(name, "source/symbolic-link", f"The symbolic link leads nowhere: {_text(error)}.")
-        if not (stat.S_ISDIR(mode) or _is_spec(link)):
+        if not (stat.S_ISDIR(mode) or is_spec(link)):
             return None
         hint = "put a copy in its place"
         if not _is_below(real, place.root):
             return self.refuse(name, "source/symbolic-link", "The symbolic link leaves the folder.", hint)
-        hidden = [step for step in Path(real).relative_to(place.root).parts if _is_left_out(step)]
+        hidden = [step for step in Path(real).relative_to(place.root).parts if is_left_out(step)]
         is_file = stat.S_ISREG(mode)
         # A mounted ConfigMap shows each file as a link into a folder `..<time>`. Other hidden folders have what
         # nobody means to show: `.git/config` holds the token of the CI job.
         if hidden and not (is_file and all(step.startswith("..") for step in hidden)):
             self.refuse(name, "source/symbolic-link", "The symbolic link leads to a hidden place.", hint)
-        elif is_file and (hidden or not _is_spec(real)):
+        elif is_file and (hidden or not is_spec(real)):
             self._file(real, None, name)
         elif not (is_file or stat.S_ISDIR(mode)):
             self._not_a_file(name)
@@ -187,12 +227,9 @@ class _Reader:
 
     def _file(self, file: str, folder: int | None, name: str) -> None:
         """Reads a file: a name in `folder`, or a path."""
-        self._count(name)
-        if name in self.content:
+        self.count(name)
+        if name in self.content or not self.has_a_good_name(name):
             return None
-        if not name.isprintable():
-            # A line break in a name would let it write its own lines into logs and pull requests.
-            return self.refuse(name, "source/file-name", "The file's name has characters that cannot be printed.")
         try:
             descriptor = os.open(file, _OPEN, dir_fd=folder)
         except OSError as error:
@@ -202,11 +239,8 @@ class _Reader:
             size = status.st_size
             if not stat.S_ISREG(status.st_mode):
                 return self._not_a_file(name)
-            if size > self._limits.file_bytes:
-                message = f"The file has {size:,} bytes and {self._limits.file_bytes:,} are allowed."
-                return self.refuse(name, "source/too-large", message, "split the file")
-            if self._bytes + size > self._limits.total_bytes:
-                self._enough(name, f"The spec files have more than {self._limits.total_bytes:,} bytes together.")
+            if not self.takes(name, size):
+                return None
             content = os.read(descriptor, size + 1)
         except OSError as error:
             return self._unreadable(name, error)
@@ -214,18 +248,8 @@ class _Reader:
             os.close(descriptor)
         if len(content) != size:
             return self.refuse(name, "source/changed", "The file was written to while it was read.", "try again")
-        self._bytes += size
         self.content[name] = content
         return None
-
-    def _count(self, name: str) -> None:
-        self._found += 1
-        if len(self.content) + len(self.problems) >= self._limits.files and name not in self.content:
-            self._enough(name, f"There are more than {self._limits.files:,} spec files.")
-
-    def _enough(self, name: str, message: str) -> NoReturn:
-        hint = "read fewer folders at once"
-        raise _EnoughError(Problem(_printable(name), 1, 1, (), "source/too-much", message, hint))
 
     def _unreadable(self, name: str, error: OSError) -> None:
         self.refuse(name, "source/unreadable", f"It cannot be read: {_text(error)}.")
@@ -241,11 +265,11 @@ class _Place(NamedTuple):
     folder: str
 
 
-def _is_spec(name: str) -> bool:
+def is_spec(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES)
 
 
-def _is_left_out(name: str) -> bool:
+def is_left_out(name: str) -> bool:
     return name.startswith(".") or name == "node_modules"
 
 
@@ -253,7 +277,7 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _printable(name: str) -> str:
+def printable(name: str) -> str:
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
@@ -269,4 +293,4 @@ def _nearest_path(path: str) -> str:
         names = os.listdir(folder)  # noqa: PTH208 - names are what is compared
     except OSError:
         return ""
-    return " or ".join(map(_printable, get_close_matches(name, names, 2)))
+    return " or ".join(map(printable, get_close_matches(name, names, 2)))
