@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 from renderers.manifest import Body, Manifest, ObjectId
@@ -26,7 +28,12 @@ ENVIRONMENT = "trueup.dev/environment"
 #: Annotation of every member: the hash of the object as it was rendered. Equal on both sides means that nobody asks
 #: for anything new.
 CONTENT_HASH = "trueup.dev/content-hash"
+#: Annotation: "ID by USER". A person lets the plan of this id pass the limits that it ran into.
+APPROVED = "trueup.dev/approved"
+#: Annotation: why, in their words.
+APPROVED_REASON = "trueup.dev/approved-reason"
 _TOOL = "trueup/v1"
+_APPROVAL = re.compile(r"([0-9a-f]{12}) by (\S.*)")
 
 
 class Place(NamedTuple):
@@ -73,6 +80,7 @@ def object_id_of(environment: str) -> ObjectId:
     return ObjectId("v1", "ConfigMap", NAMESPACE, name_of(environment))
 
 
+@cache
 def set_id(environment: str) -> str:
     """The ApplySet id, a label value: the hash of <name>.<namespace>.<kind>.<group>, as the KEP defines it."""
     digest = hashlib.sha256(f"{name_of(environment)}.{NAMESPACE}.ConfigMap.".encode()).digest()
@@ -132,3 +140,41 @@ def _words(data: Mapping[str, str], key: str, count: int) -> Iterator[list[str]]
 def _group_kind(place: Place) -> str:
     group, slash, _ = place.api_version.rpartition("/")
     return f"{place.kind}.{group}" if slash else place.kind
+
+
+# -- what people approve --------------------------------------------------------------------------------------------
+
+
+class Approved(NamedTuple):
+    """A person has let a plan pass its limits: `plan.Guard.approval`, and the name that the cluster knows them by."""
+
+    id: str
+    by: str
+
+
+def is_approval(text: str) -> bool:
+    """Whether it has the form of an id that can be approved."""
+    return re.fullmatch(r"[0-9a-f]{12}", text) is not None
+
+
+def approved_in(config_map: Body) -> Approved | None:
+    """What somebody has approved for this environment; None where nobody has, or what is there means nothing."""
+    found = _APPROVAL.fullmatch((config_map["metadata"].get("annotations") or {}).get(APPROVED, ""))
+    return Approved(found[1], found[2]) if found else None
+
+
+def with_approval(config_map: Body, approved: Approved, reason: str = "") -> Body:
+    """The ConfigMap with what somebody approved, in place of what was approved before; to be written by an update."""
+    said = {APPROVED: f"{approved.id} by {approved.by}"} | ({APPROVED_REASON: reason} if reason else {})
+    return _annotated(config_map, said)
+
+
+def without_approval(config_map: Body) -> Body:
+    """The ConfigMap without an approval: it counts for one plan, once."""
+    return _annotated(config_map, {})
+
+
+def _annotated(config_map: Body, more: dict[str, str]) -> Body:
+    metadata = config_map["metadata"]
+    left = {k: v for k, v in (metadata.get("annotations") or {}).items() if k not in (APPROVED, APPROVED_REASON)}
+    return config_map | {"metadata": metadata | {"annotations": left | more}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing, contextmanager
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,26 +16,25 @@ from reconciler.cli.common import (
     Mirrors,
     Output,
     Paths,
-    clusters_of,
+    colors,
     columns,
     epilog,
     fail,
-    mirrors_of,
     now,
     paths_of,
     warn,
     write,
     write_lines,
 )
+from reconciler.cli.opened import clusters_opened, home_plane, records_opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
 
-    from reconciler.clusters import Clusters
-    from reconciler.outside import Outside
-    from reconciler.records import Action, PromotionRequest
-    from renderers.catalog import Catalog
-    from schemas.environment import DataPlane
+    from reconciler.cluster import Reader, Writer
+    from reconciler.inventory import Approved
+    from reconciler.records import Action
+    from reconciler.telling.standing import Standing
 
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Why; it is kept with the decision.", metavar="TEXT")]
 PromotionName = Annotated[
@@ -43,18 +42,33 @@ PromotionName = Annotated[
 ]
 ModelName = Annotated[str, typer.Argument(help="The model.", metavar="MODEL")]
 
+_TRIES = 5  # of an approval, while the reconciler writes the same inventory
 _CODES = "0 done, 1 it means nothing (the sentence says why), 3 the cluster is in the way"
 
 
 def register(app: typer.Typer) -> None:
     """Adds these commands."""
-    app.command(epilog=_looking("reconcile status", "reconcile status -f specs/      and when automations run"))(status)
+    app.command(
+        epilog=epilog(
+            "reconcile status",
+            "reconcile status -f specs/      and when automations run",
+            "reconcile status -o json | jq '.standing.environments[].state'",
+            codes="0 as the specs ask for, or under way; 1 specs are wrong, or something has failed; 3 the world is "
+            "(cluster, git), or the reconciler does not report; 4 blocked until a person approves",
+        )
+    )(status)
     app.command(epilog=_looking("reconcile history churn", "reconcile history churn -o json | jq '.promotions[0]'"))(
         history
     )
     app.command(epilog=_looking("reconcile explain churn.default.production.1a2b3c4d-1"))(explain)
+    app.command(
+        epilog=epilog(
+            "reconcile approve churn.default.production.1a2b3c4d-1 -m 'seen in staging for a week'",
+            "reconcile approve 3f9a1c2e77aa -e production             a plan that ran into a limit",
+            codes=_CODES,
+        )
+    )(approve)
     for command, example in (
-        (approve, "reconcile approve churn.default.production.1a2b3c4d-1 -m 'seen in staging for a week'"),
         (reject, "reconcile reject churn.default.production -m 'the auditors want to see it first'"),
         (pause, "reconcile pause churn.default.production"),
         (resume, "reconcile resume churn.default.production"),
@@ -99,22 +113,45 @@ def status(
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
 ) -> None:
-    """What is under way: builds, promotions, and what each of them waits for. With -f: also when automations run."""
+    """How the reconciler in the cluster stands, and what is under way: builds, promotions, what each waits for.
+
+    With -f: also when automations run.
+    """
     from reconciler import offline, story, triggers
+    from reconciler.report import ExitCode
+    from reconciler.report import standing as report
 
     catalog = offline.load(tuple(file)).catalog if file else None
-    with _opened(home, kubeconfig, context, catalog) as opened:
-        ledger = opened.ledger
+    with records_opened(home, kubeconfig, context, catalog) as opened:
+        ledger, standing = opened.ledger, _standing(opened.writer)
+    code = report.exit_code(standing, now()) if standing else ExitCode.FINE
     builds = [build for build in ledger.builds.values() if not build.is_finished]
     promotions = [promotion for promotion in ledger.promotions if not promotion.is_finished]
     if output is not Format.TEXT:
-        _print_data(story.as_data(builds, promotions), output)
-        return
+        found = report.as_data(standing, now()) if standing else None
+        _print_data({"standing": found, **story.as_data(builds, promotions)}, output)
+        raise typer.Exit(int(code))
+    if standing:
+        write_lines([*report.text(standing, now(), width=columns(), color=colors(sys.stdout)), ""])
     lines = list(story.under_way(builds, promotions, width=columns()))
     write_lines(lines or ["Nothing is under way."])
     for name, placed in catalog.automations.items() if catalog else ():
         runs = [build for build in ledger.builds.values() if build.spec.automation == name]
         write_lines(story.schedule(name, triggers.due(placed.spec, runs, triggers.Seen(), now()), width=columns()))
+    raise typer.Exit(int(code))
+
+
+def _standing(reader: Reader) -> Standing | None:
+    """What the reconciler in the cluster says of itself; None where none has said anything, or it may not be read."""
+    from reconciler.cluster import Forbidden
+    from reconciler.telling import standing
+
+    try:
+        body = reader.get(standing.OBJECT)
+        return standing.from_config_map(body) if body else None
+    except (Forbidden, standing.StandingError) as error:
+        warn([str(error)])
+        return None
 
 
 def history(
@@ -131,7 +168,7 @@ def history(
     """What happened to a model: its builds and promotions, the newest first."""
     from reconciler import story
 
-    with _opened(home, kubeconfig, context) as opened:
+    with records_opened(home, kubeconfig, context) as opened:
         ledger = opened.ledger
     builds = [b for b in ledger.builds.values() if b.spec.model == model]
     promotions = [p for p in ledger.promotions if p.spec.model == model]
@@ -161,7 +198,7 @@ def explain(
     """Why a promotion stands where it stands: the verdicts with their evidence, who decided, how far it got."""
     from reconciler import decisions, story
 
-    with _opened(home, kubeconfig, context) as opened:
+    with records_opened(home, kubeconfig, context) as opened:
         ledger = opened.ledger
         found = decisions.find(ledger.promotions, promotion)
     build = ledger.build(found.spec.build)
@@ -177,16 +214,35 @@ def explain(
 
 
 def approve(
-    promotions: Annotated[list[str], typer.Argument(help="Their names, or how they begin.", metavar="PROMOTION...")],
+    promotions: Annotated[
+        list[str],
+        typer.Argument(help="Their names, or how they begin; with -e, the id of a plan.", metavar="NAME..."),
+    ],
     *,
+    environment: Annotated[
+        str | None,
+        typer.Option("--environment", "-e", help="Let a plan of this environment pass its limits.", metavar="NAME"),
+    ] = None,
+    file: Paths = None,
     reason: Reason = "",
     home: Home = None,
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
 ) -> None:
-    """Lets promotions pass that wait for a person. Who you are is what the cluster says."""
+    """Lets promotions pass that wait for a person. Who you are is what the cluster says.
+
+    With -e: lets the plan pass that ran into a limit, as `reconcile status` shows it, once. The environment's cluster
+    is the one that -f says; without it, the one where the records are.
+    """
+    from reconciler import inventory
     from reconciler.records import Action
 
+    if environment is not None:
+        _approve_plan(promotions, environment, file, reason=reason, home=home, kubeconfig=kubeconfig, context=context)
+        return
+    for name in promotions:
+        if inventory.is_approval(name):
+            fail(f"{name} is the id of a plan: say of which environment, by -e NAME", code=1)
     _decide(Action.APPROVE, promotions, reason=reason, home=home, kubeconfig=kubeconfig, context=context)
 
 
@@ -243,7 +299,7 @@ def _decide(
 ) -> None:
     from reconciler import decisions, ledger
 
-    with _opened(home, kubeconfig, context) as opened:
+    with records_opened(home, kubeconfig, context) as opened:
         # All of them are looked at before one is decided on: a misspelt name leaves nothing half done.
         found = [decisions.find(opened.ledger.promotions, name) for name in wanted]
         by = ledger.who(opened.writer)
@@ -251,6 +307,56 @@ def _decide(
             said = decisions.decision(one, action, name, by=by, reason=reason, now=now())
             ledger.decide(opened.writer, one.identity.name, said)
             write(f"{one.identity.name}: {action.lower()} by {by}\n")
+
+
+def _approve_plan(
+    ids: list[str],
+    environment: str,
+    file: list[Path] | None,
+    *,
+    reason: str,
+    home: Home,
+    kubeconfig: Kubeconfig,
+    context: KubeContext,
+) -> None:
+    from reconciler import inventory, ledger, offline
+    from reconciler.inventory import Approved
+    from reconciler.records import NAMESPACE
+
+    if len(ids) != 1 or not inventory.is_approval(ids[0]):
+        fail(f"{', '.join(ids)}: not the id of one plan, which has 12 hex digits: see reconcile status", code=1)
+    catalog = offline.load(tuple(file)).catalog if file else None
+    placed = catalog.environments.get(environment) if catalog else None
+    if catalog and placed is None:
+        known = ", ".join(catalog.environments) or "none"
+        fail(f"there is no valid environment {environment!r}; there are: {known}", code=1)
+    with clusters_opened(home, kubeconfig, context) as clusters:
+        writer = clusters.writer(placed.spec.data_plane if placed else home_plane(clusters, catalog))
+        said = Approved(ids[0], ledger.who(writer))
+        if not _write_approval(writer, environment, said, reason):
+            hint = "" if file else "; if it is in another cluster, name that by -f or --kubeconfig"
+            name = f"{NAMESPACE}/{inventory.name_of(environment)}"
+            fail(f"no environment {environment!r} is in this cluster: it has no ConfigMap {name}{hint}", code=1)
+    write(f"{environment}: plan {said.id} is approved by {said.by}\n")
+
+
+def _write_approval(writer: Writer, environment: str, said: Approved, reason: str) -> bool:
+    """Writes it into the inventory as it is now; False where there is none. Raises `ApiError`."""
+    from reconciler import inventory
+    from reconciler.cluster import Stale, Unavailable
+
+    for left in reversed(range(_TRIES)):
+        live = writer.get(inventory.object_id_of(environment))
+        if live is None:
+            return False
+        if inventory.approved_in(live) == said:
+            return True
+        try:
+            writer.update(inventory.with_approval(live, said, reason))
+        except (Stale, Unavailable):  # of an answer that was lost, reading again tells
+            if not left:
+                raise
+    return True
 
 
 def retry(
@@ -264,7 +370,7 @@ def retry(
     """Tries a build once more that was rejected or rolled back, from its gate on."""
     from reconciler import decisions, ledger
 
-    with _opened(home, kubeconfig, context) as opened:
+    with records_opened(home, kubeconfig, context) as opened:
         found = decisions.find(opened.ledger.promotions, promotion)
         by = ledger.who(opened.writer)
         request = decisions.retry(opened.ledger, found, by=by, reason=reason, now=now())
@@ -287,7 +393,7 @@ def rollback(
     """Goes back to a build that was verified there, at once: no gate, no approval, no warehouse is asked."""
     from reconciler import decisions, ledger
 
-    with _opened(home, kubeconfig, context) as opened:
+    with records_opened(home, kubeconfig, context) as opened:
         by = ledger.who(opened.writer)
         place = (environment, model, variation)
         request = decisions.rollback(opened.ledger, place, to, by=by, reason=reason, now=now())
@@ -308,7 +414,7 @@ def trigger(
     from reconciler import asked, ledger, offline
 
     loaded = offline.load(paths_of(file))
-    with _opened(home, kubeconfig, context, loaded.catalog) as opened:
+    with records_opened(home, kubeconfig, context, loaded.catalog) as opened:
         by, outside = ledger.who(opened.writer), opened.outside(mirror)
         build = asked.run(loaded.catalog, opened.ledger, automation, outside, by=by, reason=reason, now=now())
         warn(ledger.ensure(opened.writer))
@@ -335,7 +441,7 @@ def gate(
     from reconciler.records import Outcome
 
     loaded = offline.load(paths_of(file))
-    with _opened(home, kubeconfig, context, loaded.catalog) as opened:
+    with records_opened(home, kubeconfig, context, loaded.catalog) as opened:
         outside = opened.outside()
         found = asked.verdict(
             loaded.catalog, opened.ledger, automation, outside, build=build, to=environment, now=now()
@@ -372,64 +478,7 @@ def analytics_init(
         write(f"{step.what}: {done}{f' ({step.detail})' if step.detail else ''}\n")
 
 
-# -- the records ----------------------------------------------------------------------------------------------------
-
-
-class _Opened:
-    """The records of the reconciler's own cluster, read once."""
-
-    def __init__(self, clusters: Clusters, planes: Iterable[DataPlane]) -> None:
-        from reconciler import ledger
-
-        self.clusters = clusters
-        self.writer = clusters.writer(clusters.home_plane(planes))
-        self.ledger, troubles = ledger.read(self.writer)
-        warn(troubles)
-
-    def outside(self, mirrors: list[str] | None = None) -> Outside:
-        """The world beside the clusters."""
-        from reconciler.outside import Outside
-
-        return Outside(self.clusters.reader, self.clusters.home, mirrors_of(mirrors))
-
-    def create(self, request: PromotionRequest) -> None:
-        """Asks for a promotion. The next `reconcile` carries it out."""
-        from reconciler import ledger
-        from reconciler.records import Identity, Promotion, promotion_name
-
-        made = Promotion(identity=Identity(name=promotion_name(request)), spec=request)
-        created = ledger.create(self.writer, made)
-        write(f"{made.identity.name} {'is asked for' if created else 'was asked for already'}\n")
-
-
-@contextmanager
-def _opened(
-    home: Path | None, kubeconfig: str | None, context: str | None, catalog: Catalog | None = None
-) -> Iterator[_Opened]:
-    """The records of the cluster that the specs name; without specs, those of the embedded data plane if it runs
-    here, and otherwise those of the kubeconfig's cluster.
-    """
-    from reconciler import local
-    from reconciler.cluster import ApiError, KubeconfigError
-    from reconciler.decisions import NotMeantError
-    from reconciler.outside import OutsideError
-    from reconciler.records import RecordError
-    from schemas.environment import DataPlane
-
-    with closing(clusters_of(home, kubeconfig, context)) as clusters:
-        if catalog is not None:
-            planes = [placed.spec.data_plane for placed in catalog.environments.values()]
-        else:
-            planes = [DataPlane(type="embedded" if local.pid(clusters.home.absolute()) else "kubernetes")]
-        try:
-            yield _Opened(clusters, planes)
-        except (NotMeantError, RecordError) as error:
-            fail(str(error), code=1)
-        except KubeconfigError as error:
-            hint = "" if kubeconfig else "; or start a data plane on this machine: reconcile up"
-            fail(f"{error}{hint}", code=3)
-        except (ApiError, OutsideError) as error:
-            fail(str(error), code=3)
+# -- printing ----------------------------------------------------------------------------------------------------------
 
 
 def _print_data(data: Mapping[str, object], output: Format) -> None:

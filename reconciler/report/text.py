@@ -32,7 +32,7 @@ _OUTCOMES: dict[Outcome, tuple[str, int]] = {
     Outcome.BLOCKED: ("!", 33),
     Outcome.WAITING: ("…", 36),
 }
-_DIM, _BOLD, _RED, _YELLOW, _CYAN = 2, 1, 31, 33, 36
+DIM, BOLD, RED, GREEN, YELLOW, CYAN = 2, 1, 31, 32, 33, 36
 #: The words of the summary, in this order. Zeros are left out.
 _SUMMARY = (
     (Op.CREATE, "to create"),
@@ -61,25 +61,25 @@ def report(report: Report, *, width: int, color: bool) -> Iterator[str]:
 def problems(problems: Sequence[Problem], *, color: bool) -> Iterator[str]:
     """Each as `file:line:column: error: sentence`, which editors and terminals turn into a link."""
     for problem in problems:
-        paint = _RED if problem.severity == "error" else _YELLOW
+        paint = RED if problem.severity == "error" else YELLOW
         where = clean(f"{problem.file}:{problem.line}:{problem.column}")
-        yield f"{_paint(where, _BOLD, color)}: {_paint(problem.severity, paint, color)}: {clean(problem.message)}"
+        yield f"{painted(where, BOLD, color)}: {painted(problem.severity, paint, color)}: {clean(problem.message)}"
         place = clean(problem.pointer)
         hint = f"      try: {clean(problem.hint)}" if problem.hint else ""
         if hint:
             yield hint
-        yield _paint(f"      [{problem.rule}]{f' at {place}' if place else ''}", _DIM, color)
+        yield painted(f"      [{problem.rule}]{f' at {place}' if place else ''}", DIM, color)
 
 
 def verdict(problems: Sequence[Problem], count: int) -> str:
     """The last line of `validate`."""
     errors = sum(problem.severity == "error" for problem in problems)
     warnings = len(problems) - errors
-    also = f", {_count(warnings, 'warning')}" if warnings else ""
+    also = f", {counted(warnings, 'warning')}" if warnings else ""
     return (
-        f"{_count(errors, 'error')}{also}; {_count(count, 'valid spec')}"
+        f"{counted(errors, 'error')}{also}; {counted(count, 'valid spec')}"
         if errors
-        else f"{_count(count, 'spec')} valid{also}"
+        else f"{counted(count, 'spec')} valid{also}"
     )
 
 
@@ -88,21 +88,21 @@ def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
 
     Notes are those of the specs that are shown; all of them are in the JSON.
     """
-    yield from _wrapped(headline(plan), "", width, _BOLD, color=color)
+    yield from wrapped(headline(plan), "", width, BOLD, color=color)
     if plan.offline:
         offline = "Offline: shown as if nothing existed yet; --live compares with the clusters."
         yield from wrap(offline, max(width, 40))
     shown = [change for change in plan.changes if change.op is not Op.UNCHANGED]
     for environment, changes in _by_environment(shown, plan):
         yield ""
-        yield _paint(environment, _BOLD, color)
+        yield painted(environment, BOLD, color)
         held = {change.held for change in changes}
         shared = held.pop() if len(held) == 1 else ""
         if shared == SUSPENDED:
-            yield f"  suspended: nothing is done about {_count(len(changes), 'object')}"
+            yield f"  suspended: nothing is done about {counted(len(changes), 'object')}"
             continue
         if shared:
-            yield from _wrapped(f"held: {clean(shared)}", "  ", width, _DIM, color=color)
+            yield from wrapped(f"held: {clean(shared)}", "  ", width, DIM, color=color)
         incomplete = any(g.rule == "prune/incomplete" for g in plan.guards if g.environment == environment)
         for title, theirs in _by_spec(changes, "asked for by no valid spec" if incomplete else _UNWANTED):
             yield from wrap(title, max(width, 40), initial_indent="  ", subsequent_indent="    ")
@@ -110,7 +110,7 @@ def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
                 yield from _change(change, shared, width=width, color=color)
         origins = {change.origin for change in changes}
         for note in dict.fromkeys(n for n in plan.notes if n.environment == environment and n.origin in origins):
-            yield from _wrapped(f"note: {clean(note.text)}", "  ", width, _DIM, color=color)
+            yield from wrapped(f"note: {clean(note.text)}", "  ", width, DIM, color=color)
         for guard in (guard for guard in plan.guards if guard.environment == environment):
             yield from _guard(guard, width=width, color=color)
 
@@ -126,21 +126,21 @@ def headline(plan: Plan) -> str:
         return "Nothing is planned."
     if all(change.op is Op.UNCHANGED or change.held == SUSPENDED for change in plan.changes):
         also = f" ({suspended} in suspended environments)" if suspended else ""
-        return f"Nothing to do: {_count(numbers[Op.UNCHANGED], 'object')} as the specs ask for{also}."
+        return f"Nothing to do: {counted(numbers[Op.UNCHANGED], 'object')} as the specs ask for{also}."
     return f"Plan {plan.id}: {', '.join(counts)}."
 
 
 def done(done: Done, *, color: bool) -> Iterator[str]:
     """One line as a thing is done; its message below where something went another way than planned."""
     sign, paint = _OUTCOMES[done.outcome]
-    yield f"{_paint(f'{sign} {done.outcome:<8}', paint, color)} {clean(str(done.change.id))}"
+    yield f"{painted(f'{sign} {done.outcome:<8}', paint, color)} {clean(str(done.change.id))}"
     if done.message:
         yield f"    {clean(done.message)}"
 
 
 def told(told: Told, *, width: int, color: bool) -> Iterator[str]:
     """A build or a promotion has moved on."""
-    yield from _wrapped(f"· {clean(told.where)}: {clean(told.message)}", "", width, _CYAN, color=color)
+    yield from wrapped(f"· {clean(told.where)}: {clean(told.message)}", "", width, CYAN, color=color)
 
 
 def end(report: Report, *, color: bool) -> Iterator[str]:
@@ -173,9 +173,9 @@ def clean(text: str) -> str:
 
 def _change(change: Change, shared: str, *, width: int, color: bool) -> Iterator[str]:
     sign, paint = _SIGNS[change.op]
-    yield f"    {_paint(f'{sign} {change.id.kind}', paint, color)} {clean(change.id.name)}"
+    yield f"    {painted(f'{sign} {change.id.kind}', paint, color)} {clean(change.id.name)}"
     for words in _remarks(change, shared):
-        yield from _wrapped(words, "        ", width, _DIM, color=color)
+        yield from wrapped(words, "        ", width, DIM, color=color)
     for line in change.traffic or ():
         yield from wrap(clean(line), max(width, 40), initial_indent=" " * 8, subsequent_indent=" " * 10)
     for field in change.fields:
@@ -209,9 +209,9 @@ def _field(field: FieldChange, *, width: int, color: bool) -> Iterator[str]:
         return
     yield f"        {path}:"
     if old is not None:
-        yield from _wrapped(f"- {old}", "          ", width, 31, color=color)
+        yield from wrapped(f"- {old}", "          ", width, 31, color=color)
     if new is not None:
-        yield from _wrapped(f"+ {new}", "          ", width, 32, color=color)
+        yield from wrapped(f"+ {new}", "          ", width, 32, color=color)
 
 
 def _value(value: Any) -> str:
@@ -243,22 +243,25 @@ def _by_spec(changes: Sequence[Change], unwanted: str) -> Iterator[tuple[str, li
 
 def _guard(guard: Guard, *, width: int, color: bool) -> Iterator[str]:
     approve = f" If that is meant: reconcile --approve {guard.approval}" if guard.approval else ""
-    yield from _wrapped(f"! {clean(guard.message)}.{approve}", "  ", width, _RED, color=color)
+    yield from wrapped(f"! {clean(guard.message)}.{approve}", "  ", width, RED, color=color)
 
 
 def _troubles(troubles: Sequence[Trouble], *, color: bool) -> Iterator[str]:
     for trouble in troubles:
-        yield f"{_paint('!', _RED, color)} {clean(trouble.where)}: {clean(trouble.message)}"
+        yield f"{painted('!', RED, color)} {clean(trouble.where)}: {clean(trouble.message)}"
 
 
-def _wrapped(text: str, indent: str, width: int, paint: int, *, color: bool) -> Iterator[str]:
+def wrapped(text: str, indent: str, width: int, paint: int, *, color: bool) -> Iterator[str]:
+    """Lines of at most `width` columns; what does not fit goes two columns deeper. `paint`: an ANSI SGR code."""
     lines = wrap(text, max(width, 40), initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
-    yield from (_paint(line, paint, color) for line in lines)
+    yield from (painted(line, paint, color) for line in lines)
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """`3 objects`, `1 object`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _paint(text: str, code: int, color: bool) -> str:
+def painted(text: str, code: int, color: bool) -> str:
+    """The text in a colour (an ANSI SGR code), where colours are wanted."""
     return f"\x1b[{code}m{text}\x1b[0m" if color else text
