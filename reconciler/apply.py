@@ -8,12 +8,12 @@ a cluster that is lost stops its own environment and no other.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Executor, as_completed, wait
 from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 from threading import Event
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple
 
 from reconciler import causes, inventory, plan, readiness
 from reconciler.cluster import (
@@ -72,19 +72,22 @@ def carry_out(
     targets: Mapping[str, Target],
     pool: Executor,
     *,
+    built_elsewhere: Callable[[str], Readiness | None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
-) -> Iterator[Done]:
+) -> Generator[Done, None, None]:
     """Does what the plan says and tells of each object as it is done.
 
     It waits for nothing: what needs something that is not there yet is told as waiting, and left for the next pass.
+    `built_elsewhere` tells what has become of a build (its id) whose Job is not among the targets; None: nobody knows.
+    Who stops listening waits for what is under way, so that a later run does not meet a write of this one.
     """
-    builds: _Builds = {}
+    builds = _Builds(built_elsewhere, {})
     runs = {
         name: _Run(target, [c for c in wanted.changes if c.environment == name], clock, builds)
         for name, target in targets.items()
     }
     for run in runs.values():
-        builds.update((made, (run, job)) for made, job in run.jobs())
+        builds.here.update((made, (run, job)) for made, job in run.jobs())
     busy = {name: run for name, run in runs.items() if run.needs_writing()}
     yield from _each(pool, busy.values(), _Run.widen)
     to_apply = _by_stage((run, change) for run in busy.values() for change in run.to_apply)
@@ -96,8 +99,13 @@ def carry_out(
     yield from _each(pool, busy.values(), _Run.narrow)
 
 
-#: Build id -> whose Job makes it, and which one that is.
-_Builds: TypeAlias = "dict[str, tuple[_Run, ObjectId]]"
+class _Builds(NamedTuple):
+    """Who makes builds, by their id."""
+
+    elsewhere: Callable[[str], Readiness | None]
+    #: Whose Job makes it, and which one that is.
+    here: dict[str, tuple[_Run, ObjectId]]
+
 
 
 def _by_stage(jobs: Iterable[tuple[_Run, Change]]) -> dict[int, list[tuple[_Run, Change]]]:
@@ -133,6 +141,10 @@ def _as_done(
                 yield done.get()
             for one in finished:
                 one.result()
+    except GeneratorExit:
+        stopped.set()
+        wait(loops)
+        raise
     finally:
         stopped.set()
 
@@ -165,8 +177,10 @@ class _Run:
     def __post_init__(self) -> None:
         self.stored = self.target.observed.inventory
         for change in self.changes:
-            # A held deletion is in nobody's way; anything else that is held is not as what needs it expects.
-            if change.op in (Op.CONFLICT, Op.REFUSED) or (change.held and change.op is not Op.DELETE):
+            # A held deletion is in nobody's way, and neither is drift of what is there; anything else that is held is
+            # not as what needs it expects.
+            in_the_way = change.held and change.op is not Op.DELETE and not (change.drift and change.uid)
+            if change.op in (Op.CONFLICT, Op.REFUSED) or in_the_way:
                 self.failed[change.id] = change.held or change.reason
 
     @property
@@ -224,20 +238,22 @@ class _Run:
 
     def _widened(self) -> Inventory:
         base = self.stored or Inventory(self.environment)
-        places = base.places | {inventory.place_of(target) for target in self.target.observed.members}
+        places = base.places | self.target.observed.beside.places
+        places |= {inventory.place_of(target) for target in self.target.observed.members}
         return Inventory(self.environment, places, self._finished()).widened(self.target.wanted.manifests)
 
     def _narrowed(self) -> Inventory:
         if not self.target.wanted.complete:
             # What cannot be rendered today has not ceased to exist, and what of it has run is not to run again.
             return self._widened()
-        left = set(self.target.observed.members) - self.gone
+        left, beside = set(self.target.observed.members) - self.gone, self.target.observed.beside
         if not self.target.wanted.in_specs and all(target.kind in plan.NEVER_PRUNED for target in left):
             # All that was ours to delete is gone: what stays is for people, and no run need speak of it again.
             return Inventory(self.environment)
         wanted = {manifest.id for manifest in self.target.wanted.manifests}
-        places = frozenset(inventory.place_of(target) for target in left | wanted)
-        return Inventory(self.environment, places, self._finished() & frozenset(left | wanted))
+        places = frozenset(inventory.place_of(target) for target in left | wanted) | beside.places
+        finished = self._finished() & (frozenset(left | wanted) | beside.finished)
+        return Inventory(self.environment, places, finished)
 
     def _finished(self) -> frozenset[ObjectId]:
         """What runs once and was seen to have done so, now or before. What failed may be deleted, to try it again."""
@@ -367,17 +383,21 @@ class _Run:
         """Pods whose artifact is not there yet would only fail to start. The build may be another environment's."""
         assert change.manifest is not None
         annotations = change.manifest.body["metadata"].get("annotations", {})
-        run, job = self.builds.get(annotations.get(FULL_ID, ""), (None, None))
-        if run is None or job is None or run.target.observed.has_run(job):
-            return None
-        if why := run.failed.get(job) or run.lost:
-            return Readiness(State.IN_PROGRESS, f"it waits for {job}: {why}")
-        state = run.state_of(job)
+        build = annotations.get(FULL_ID, "")
+        if build in self.builds.here:
+            run, job = self.builds.here[build]
+            if run.target.observed.has_run(job):
+                return None
+            if why := run.failed.get(job) or run.lost:
+                return Readiness(State.IN_PROGRESS, f"it waits for {job}: {why}")
+            what, state = f"its build {job}", run.state_of(job)
+        else:
+            what, state = f"its build {build[:8]}", self.builds.elsewhere(build) or Readiness(State.CURRENT)
         if state.state is State.CURRENT:
             return None
         if state.state is State.FAILED:
             return Readiness(State.FAILED, f"its build failed: {state.message}")
-        return Readiness(State.IN_PROGRESS, f"it waits for its build {job}: {state.message}")
+        return Readiness(State.IN_PROGRESS, f"it waits for {what}: {state.message}")
 
     def _waits_for_pods(self, change: Change, named: set[str]) -> Readiness | None:
         """A route is not turned to pods that cannot answer yet.

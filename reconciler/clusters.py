@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconciler import inventory
-from reconciler.cluster import Connection, KubeconfigError, Reader, Writer, connect
+from reconciler.cluster import Connection, KubeconfigError, Reader, Retry, Timeouts, Writer, connect
 from renderers.manifest import ObjectId
 from schemas.environment import DataPlane
 
-#: Requests in flight to one cluster. More threads than this do not make a 2-core reconciler faster.
-CONNECTIONS = 8
+#: Requests in flight to one cluster, at most; how many there are, its answers decide.
+CONNECTIONS = 32
 
 
 @dataclass(slots=True)
@@ -49,6 +49,19 @@ class Clusters:
         if plane not in self._writers:
             self._writers[plane] = Writer(self._connection(plane))
         return self._writers[plane]
+
+    def connection(self, plane: DataPlane) -> Connection:
+        """The connection to the cluster of a data plane. Raises `ApiError` where there is no way to it."""
+        return self._connection(self._meant(plane))
+
+    def connection_apart(self, plane: DataPlane, connections: int, timeouts: Timeouts, retry: Retry) -> Connection:
+        """Another connection to the same cluster, which shares nothing with the first. Whoever asks closes it.
+
+        Of a plane whose kubeconfig is no Secret. Raises `ApiError`.
+        """
+        plane = self._meant(plane)
+        path = str(self._embedded_kubeconfig()) if plane.type == "embedded" else self.kubeconfig
+        return connect(path, plane.context, trusted=True, connections=connections, timeouts=timeouts, retry=retry)
 
     def home_plane(self, planes: Iterable[DataPlane]) -> DataPlane:
         """Where the records are: the cluster that the reconciler itself uses. `planes`: those of the environments.
@@ -85,11 +98,14 @@ class Clusters:
         return connect(self.kubeconfig, plane.context, trusted=True, connections=CONNECTIONS)
 
     def _embedded(self) -> Connection:
+        return connect(str(self._embedded_kubeconfig()), trusted=True, connections=CONNECTIONS)
+
+    def _embedded_kubeconfig(self) -> Path:
         kubeconfig = self.home / "kubeconfig"
         if not kubeconfig.exists():
             message = f"no embedded data plane runs in {self.home}: start it with `reconcile up`"
             raise KubeconfigError(message)
-        return connect(str(kubeconfig), trusted=True, connections=CONNECTIONS)
+        return kubeconfig
 
     def _of_secret(self, name: str, context: str | None) -> Connection:
         """A cluster whose kubeconfig is in a Secret of the cluster that the reconciler itself uses.

@@ -30,6 +30,9 @@ class Rendered:
     waits: str = ""
 
 
+#: The rule of a problem: two specs want one object.
+SHARED = "desired/two-specs-one-object"
+
 #: (repository, branch) -> why its newest commit is not known.
 Unresolved = Mapping[tuple[str, str], str]
 
@@ -85,7 +88,7 @@ def _rendered(unit: Unit, facts: Facts, wanted_by: dict[tuple[DataPlane, ObjectI
         if first is not manifest.origin and first != manifest.origin:
             message = f"{manifest.id} is wanted by {first.kind} {first.name} ({first}) as well"
             hint = "give one of them another name"
-            problem = _problem(manifest.origin, "desired/two-specs-one-object", message, hint)
+            problem = _problem(manifest.origin, SHARED, message, hint)
             return Rendered(environment, unit.model, problem=problem)
     label = inventory.set_id(environment)
     for manifest in manifests:

@@ -119,16 +119,21 @@ def ensure(writer: Writer) -> list[str]:
     if writer in _ready:
         return []
     troubles: list[str] = []
-    if not _is_there(writer, ObjectId("v1", "Namespace", "", NAMESPACE)):
-        try:
-            writer.apply(_namespace())
-        except Forbidden as error:
-            troubles.append(f"{error} An administrator can: kubectl create namespace {NAMESPACE}")
+    try:
+        ensure_namespace(writer)
+    except Forbidden as error:
+        troubles.append(f"{error} An administrator can: kubectl create namespace {NAMESPACE}")
     troubles += [trouble for definition in definitions() for trouble in _install(writer, definition)]
     if not troubles:
         _wait_until_served(writer)
         _ready.add(writer)
     return troubles
+
+
+def ensure_namespace(writer: Writer) -> None:
+    """Sees to it that the namespace of the records is there. Raises `ApiError`."""
+    if not _is_there(writer, ObjectId("v1", "Namespace", "", NAMESPACE)):
+        writer.apply(_namespace())
 
 
 def _is_there(reader: Reader, target: ObjectId) -> bool:

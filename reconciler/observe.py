@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 
 from reconciler import inventory
 from reconciler.cluster import (
@@ -26,6 +27,7 @@ from reconciler.cluster import (
 )
 from reconciler.inventory import CONTENT_HASH, CorruptInventoryError, Inventory, Place
 from reconciler.plan import (
+    RUN_ONCE,
     Conflicted,
     Immutable,
     Observed,
@@ -58,8 +60,16 @@ KNOWN_KINDS: tuple[tuple[str, str, bool], ...] = (
     ("monitoring.coreos.com/v1", "PrometheusRule", True),
 )
 
+#: Of those, the versions that a cluster has only where somebody has installed them.
+ADDED_APIS = frozenset(version for version, _, _ in KNOWN_KINDS if "." in version and ".k8s.io/" not in version) | {
+    "gateway.networking.k8s.io/v1"
+}
+
 #: Where a dry run is tried for an object whose namespace does not exist yet: there is such a namespace everywhere.
 _SCRATCH_NAMESPACE = "default"
+
+#: So many missing objects are looked for one by one; of more, whole lists are cheaper.
+_FEW = 8
 
 #: Refusals of a dry run that are not about the object. In the scratch namespace, there are two more.
 _SAYS_NOTHING = (KindMissing, NamespaceMissing, DryRunUnsupported, Forbidden, Terminating, WebhookFailed)
@@ -125,19 +135,42 @@ def observe(
             places |= {Place(version, kind, ns) for ns in namespaces} if namespaced else {Place(version, kind, "")}
     members = _members(reader, environment, places, pool)
     # A first run has no inventory either, and nothing that it could have lost.
-    rebuilt = rebuilt and bool(members)
+    seen = Observed(environment, members, inventory=stored, rebuilt=rebuilt and bool(members))
+    return judged(reader, seen, manifests, known, pool, verify=verify)
+
+
+def judged(
+    reader: Reader,
+    seen: Observed,
+    manifests: Sequence[Manifest],
+    known: Collection[str],
+    pool: Executor,
+    *,
+    verify: bool = False,
+    audit: bool = False,
+) -> Observed:
+    """What was seen, with what only the server can say about it. Raises `ApiError` where the cluster is lost.
+
+    `known` are the environments with an inventory there. `audit` asks about what looks clean, too: the server may have
+    learned defaults since, and admission may want something else by now.
+    """
+    members = seen.members
     missing = [manifest for manifest in manifests if manifest.id not in members]
     strangers = _strangers(reader, missing, pool)
     # A namespace is often made by whoever runs the cluster: joining one that belongs to nobody takes nothing away.
     owners = {inventory.set_id(name): f"environment {name}" for name in known}
     foreign = {t: owners.get(owner, owner) for t, owner in strangers.items() if owner or t.kind != "Namespace"}
-    asked = [m for m in manifests if m.id in members and not is_settled(m, members[m.id])]
+    asked = [m for m in manifests if m.id in members and _is_asked(m, members[m.id], audit=audit)]
     if verify:
-        asked += [m for m in missing if m.id not in foreign and not (stored and m.id in stored.finished)]
+        asked += [m for m in missing if m.id not in foreign and not seen.has_run(m.id)]
     namespaces = {m.id.name for m in missing if m.id.kind == "Namespace" and m.id not in strangers}
     answers = pool.map(lambda manifest: predict(reader, manifest, namespaces), asked)
     predictions = {manifest.id: answer for manifest, answer in zip(asked, answers, strict=True)}
-    return Observed(environment, members, foreign, predictions, stored, rebuilt)
+    return replace(seen, foreign=foreign, predictions=predictions)
+
+
+def _is_asked(manifest: Manifest, live: Body, *, audit: bool) -> bool:
+    return manifest.id.kind not in RUN_ONCE if audit else not is_settled(manifest, live)
 
 
 def predict(reader: Reader, manifest: Manifest, missing_namespaces: set[str]) -> Prediction:
@@ -211,6 +244,9 @@ def _members(reader: Reader, environment: str, places: Iterable[Place], pool: Ex
 def _strangers(reader: Reader, missing: Sequence[Manifest], pool: Executor) -> dict[ObjectId, str]:
     """Of the desired objects that are not members, those that exist all the same, and whose label they have."""
     wanted = {manifest.id for manifest in missing}
+    if len(wanted) <= _FEW:
+        bodies = pool.map(lambda target: _found(reader, target), sorted(wanted))
+        return {object_id(body): _owner(body) for body in bodies if body is not None}
     places = sorted({inventory.place_of(target) for target in wanted})
 
     def listed(place: Place) -> list[Body]:
@@ -224,5 +260,16 @@ def _strangers(reader: Reader, missing: Sequence[Manifest], pool: Executor) -> d
     for body in (body for bodies in pool.map(listed, places) for body in bodies):
         target = object_id(body)
         if target in wanted:
-            found[target] = body["metadata"].get("labels", {}).get(inventory.PART_OF, "")
+            found[target] = _owner(body)
     return found
+
+
+def _found(reader: Reader, target: ObjectId) -> Body | None:
+    try:
+        return reader.get(target)
+    except KindMissing:
+        return None
+
+
+def _owner(body: Body) -> str:
+    return str((body["metadata"].get("labels") or {}).get(inventory.PART_OF, ""))

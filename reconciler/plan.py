@@ -10,7 +10,7 @@ from typing import Any
 
 from reconciler import diff, inventory, readiness, traffic
 from reconciler.diff import FieldChange
-from reconciler.inventory import CONTENT_HASH, Inventory
+from reconciler.inventory import CONTENT_HASH, Inventory, Place
 from renderers.manifest import Body, Manifest, ObjectId, Origin
 from renderers.names import ANSWERS, LINEAGE, NAME, PROTECTED, SHARES
 
@@ -48,6 +48,8 @@ HUMAN_TOOLS = ("kubectl", "k9s", "rancher", "lens", "Mozilla", "dashboard", "hea
 
 #: Why nothing is done in an environment whose spec says `suspended: true`.
 SUSPENDED = "the environment is suspended"
+#: Why nothing is done about what was changed past Git in an environment whose spec says `drift: report`.
+REPORTED = "somebody changed it in the cluster; the environment has `drift: report`, so it stays"
 
 
 class Op(StrEnum):
@@ -71,6 +73,9 @@ class Change:
     the object of the same lineage that goes when this one has come. `uid` is that of the live object
     that the decision was made on: a precondition of what deletes it. `traffic` says how a route's requests move,
     where they do so between builds of the same variations and nothing else changes: no guard stops that.
+
+    `drift`: the specs ask for what was applied before, and somebody has changed it in the cluster since; `by` is who,
+    a field manager, as far as the server says.
     """
 
     op: Op
@@ -85,6 +90,8 @@ class Change:
     supersedes: ObjectId | None = None
     superseded_by: ObjectId | None = None
     traffic: tuple[str, ...] | None = None
+    drift: bool = False
+    by: str = ""
 
     @property
     def is_action(self) -> bool:
@@ -181,12 +188,29 @@ Prediction = Predicted | Conflicted | Immutable | Unverifiable | Refusal
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """What an environment has beside the models that a pass looks at: limits and the inventory are about all of it.
+
+    `members`: how many objects a plan could delete. `places`: where they are, and where others are wanted. `finished`:
+    Jobs that have run, and are wanted or still there.
+    """
+
+    members: int = 0
+    places: frozenset[Place] = frozenset()
+    finished: frozenset[ObjectId] = frozenset()
+
+
+_NOTHING_BESIDE = Beside()
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """What an environment's cluster has.
 
     `members` carry the environment's label. `foreign` are desired objects that exist without it: id -> whose they
     are, in words, or "" where nobody says so. `predictions` exist for what a local look could not call clean.
-    `rebuilt`: the inventory was lost or corrupt, so that members were looked for everywhere we know of.
+    `rebuilt`: the inventory was lost or corrupt, so that members were looked for everywhere we know of. `vanished`:
+    desired objects that were seen to be deleted by somebody else. `beside`: what else there is.
     """
 
     environment: str
@@ -195,6 +219,8 @@ class Observed:
     predictions: Mapping[ObjectId, Prediction] = field(default_factory=dict)
     inventory: Inventory | None = None
     rebuilt: bool = False
+    vanished: frozenset[ObjectId] = frozenset()
+    beside: Beside = _NOTHING_BESIDE
 
     def has_run(self, target: ObjectId) -> bool:
         """Whether it is something that runs once, and has."""
@@ -210,7 +236,9 @@ class Wanted:
     builds of a variation: who gets which variation stays as it is.
 
     `keep`: what is not wanted any more and stays all the same, until the cluster cleans it up: Jobs of runs that have
-    finished, whose logs people read.
+    finished, whose logs people read. `reports_drift`: what was changed past Git stays, and is told. `keeps_all`: why
+    nothing is deleted in this pass, whatever nobody wants; "" where that may be. `rewound`: in words, that these specs
+    do not follow those that were applied before; what is lost by that, a person has to mean.
     """
 
     environment: str
@@ -219,6 +247,9 @@ class Wanted:
     suspended: bool = False
     in_specs: bool = True
     keep: frozenset[ObjectId] = frozenset()
+    reports_drift: bool = False
+    keeps_all: str = ""
+    rewound: str = ""
 
 
 # -- Deciding -------------------------------------------------------------------------------------------------------
@@ -268,6 +299,8 @@ def environment(wanted: Wanted, observed: Observed) -> tuple[list[Change], list[
     """The changes of one environment, in order, and the limits that they ran into."""
     changes = _with_traffic([_change(manifest, observed) for manifest in wanted.manifests], observed)
     deletions = _deletions(wanted, observed)
+    if wanted.keeps_all:
+        deletions = [_held(change, wanted.keeps_all) for change in deletions]
     changes, deletions = _paired(changes, deletions, observed)
     approval = plan_id((*changes, *deletions))
     guards = _guards(wanted, observed, deletions, approval)
@@ -287,6 +320,8 @@ def environment(wanted: Wanted, observed: Observed) -> tuple[list[Change], list[
             deletions = [_held(c, PROTECTED_TEXT) if _touches_protected(c, observed) else c for c in deletions]
     if not wanted.complete:
         changes = [_held_while_incomplete(change, observed) for change in changes]
+    if wanted.reports_drift:
+        changes = [_held(change, REPORTED) if change.drift else change for change in changes]
     if wanted.suspended:
         changes = [_held(change, SUSPENDED) for change in changes]
         deletions = [_held(change, SUSPENDED) for change in deletions]
@@ -350,7 +385,36 @@ def _order(change: Change) -> tuple[int, ObjectId]:
 
 
 def _change(manifest: Manifest, observed: Observed) -> Change:
-    """What is done with one desired object."""
+    """What is done with one desired object; and whether that is drift, and not what the specs newly ask for."""
+    change = _compared(manifest, observed)
+    if not (change.is_action or change.op is Op.CONFLICT):
+        return change
+    live = observed.members.get(manifest.id)
+    asked_before = manifest.id in observed.vanished if live is None else _hash(live) == _hash(manifest.body)
+    return replace(change, drift=True, by=_by(observed.predictions.get(manifest.id))) if asked_before else change
+
+
+def _by(prediction: Prediction | None) -> str:
+    """Who changed an object: whose fields we want back; or else who wrote it last, as who takes away owns nothing."""
+    match prediction:
+        case Conflicted(owned) | Predicted(_, owned) if owned:
+            return ", ".join(sorted({manager for manager, _ in owned}))
+        case Predicted(body):
+            others = [
+                (str(entry.get("time", "")), str(entry.get("manager", "")))
+                for entry in body["metadata"].get("managedFields") or ()
+                if entry.get("operation") == "Update" and not entry.get("subresource")
+            ]
+            return max(others, default=("", ""))[1]
+    return ""
+
+
+def _hash(body: Body) -> str:
+    """Of what was asked for when it was applied last."""
+    return str(body["metadata"].get("annotations", {}).get(CONTENT_HASH, ""))
+
+
+def _compared(manifest: Manifest, observed: Observed) -> Change:
     base = Change(Op.UNCHANGED, manifest.id, observed.environment, manifest.origin, manifest=manifest)
     live = observed.members.get(manifest.id)
     if live is not None:
@@ -491,7 +555,11 @@ def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change], app
     if observed.rebuilt:
         message = "the inventory was lost and is rebuilt from labels; this run deletes nothing, the next one may"
         return [Guard(name, "prune/rebuilt", message)]
-    total = sum(target.kind not in NEVER_PRUNED and target not in wanted.keep for target in observed.members)
+    if lost and wanted.rewound:
+        message = f"{wanted.rewound}, and {len(lost)} objects of {name} would be deleted by that"
+        return [Guard(name, "prune/rewound", message, approval)]
+    here = sum(target.kind not in NEVER_PRUNED and target not in wanted.keep for target in observed.members)
+    total = here + observed.beside.members
     if lost and (len(lost) >= total or not wanted.in_specs):
         number = f"all {total} objects" if len(lost) >= total else f"{len(lost)} of {total} objects"
         number = "the only object" if total == 1 else number

@@ -22,18 +22,17 @@ from threading import Lock
 from typing import NamedTuple
 
 from reconciler import apply, causes, desired, facts, observe, plan
-from reconciler.automate import Automator, Progress, Recall
-from reconciler.cluster import ApiError, Reader, Unavailable, Writer
+from reconciler.automate import Automator, Progress, Recall, out_of_reach
+from reconciler.cluster import ApiError, Reader, Writer
 from reconciler.clusters import Clusters
 from reconciler.desired import Rendered
 from reconciler.inventory import PART_OF, Inventory, object_id_of, set_id
 from reconciler.offline import load, notes_of
 from reconciler.outside import Outside
 from reconciler.plan import Change, Guard, Observed, Wanted
-from reconciler.promotion import places
 from reconciler.readiness import State
 from reconciler.report import Done, Outcome, Report, Told, Trouble
-from renderers.catalog import Catalog, Facts, automation_environment, promotion_order
+from renderers.catalog import Catalog, Facts, promotion_order
 from renderers.manifest import Manifest, ObjectId
 from schemas.environment import DataPlane
 from schemas.problem import Problem
@@ -84,7 +83,7 @@ def preview(request: Request, clusters: Clusters, clock: Callable[[], datetime])
             try:
                 progress = automator.look(clock())
             except ApiError as error:
-                progress = _out_of_reach(desire, error)
+                progress = out_of_reach(desire.catalog, desire.facts, error)
             finally:
                 automator.close()
         report = _plan(request, desire.recalled(progress), clusters.reader, pool, verify=True).report
@@ -170,7 +169,7 @@ def _step(automator: Automator | None, desire: _Desire, clusters: Clusters, cloc
     try:
         return automator.step(clusters.writer(automator.home), clock())
     except ApiError as error:
-        return _out_of_reach(desire, error)
+        return out_of_reach(desire.catalog, desire.facts, error)
 
 
 def _is_overtaken(automator: Automator | None, progress: Progress, planned: plan.Plan) -> bool:
@@ -184,18 +183,6 @@ def _is_overtaken(automator: Automator | None, progress: Progress, planned: plan
         return automator.recall() != progress.recall
     except ApiError:
         return False
-
-
-def _out_of_reach(desire: _Desire, error: ApiError) -> Progress:
-    """Without its records, nobody can say what a promoted variation serves: it is left as it is."""
-    why = f"the records are out of reach: {error}"
-    order = promotion_order(desire.catalog)
-    unclear = {(environment, model): why for environment, model, _ in places(desire.catalog, order)}
-    for automation in desire.catalog.automations.values():
-        # Its builds may run elsewhere than they are served.
-        unclear[automation_environment(desire.catalog, automation.spec, order), automation.spec.model] = why
-    recall = Recall(desire.facts, {}, unclear)
-    return Progress(recall, trouble=(Trouble("records", str(error)),), busy=isinstance(error, Unavailable))
 
 
 @dataclass(slots=True)
@@ -406,7 +393,10 @@ def _environments(
                 trouble.append(Trouble(f"environment {name}", message))
                 continue
             if not only or name in only:
-                yield Wanted(name, manifests[name], whole[name], spec.suspended), planes[reader], inventories
+                wanted = Wanted(
+                    name, manifests[name], whole[name], spec.suspended, reports_drift=spec.drift == "report"
+                )
+                yield wanted, planes[reader], inventories
         elsewhere = {name: other for other, theirs in by_cluster.items() if other is not reader for name in theirs}
         for name in sorted(inventories.keys() & elsewhere.keys()):
             if not observe.same_cluster(reader, elsewhere[name]):

@@ -7,6 +7,7 @@ from math import ceil
 
 from reconciler import causes, readiness
 from reconciler.cluster import Reader
+from reconciler.inventory import PART_OF, set_id
 from reconciler.readiness import Readiness, State
 from renderers import names
 from renderers.manifest import Body, ObjectId
@@ -28,7 +29,8 @@ def state_of(reader: Reader, deployment: ObjectId) -> Readiness:
 
 def routes_of(reader: Reader, environment: Environment, model: str) -> list[Body]:
     """The live routes of a model. Raises `ApiError`."""
-    labels = f"{names.NAME}={model},{names.COMPONENT}=routing"
+    ours = f"{PART_OF}={set_id(environment.name)}"
+    labels = f"{ours},{names.NAME}={model},{names.COMPONENT}=routing"
     return reader.list(*_ROUTE, namespace=environment.namespace_name, labels=labels).items
 
 

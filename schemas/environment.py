@@ -270,6 +270,8 @@ class Environment(SpecModel):
     """For builds and deployments that say nothing."""
     quota: Quota = shared(Quota)
     """Bounds of the namespace."""
+    drift: Literal["mend", "report"] = "mend"
+    """What is done about what somebody changes in the cluster past Git: `mend` it, or only `report` it."""
     suspended: bool = False
     """True: nothing here is changed, and nothing is removed."""
 

@@ -21,25 +21,41 @@ from reconciler.automate import builds, filing, promotions
 from reconciler.automate.desk import Desk
 from reconciler.automate.questions import Questions
 from reconciler.automate.recall import Recall, recall
-from reconciler.cluster import ApiError, Reader, Writer
+from reconciler.cluster import ApiError, Reader, Unavailable, Writer
 from reconciler.decisions import NotMeantError
 from reconciler.gates import is_static
 from reconciler.notify import Egress, Notifier
 from reconciler.outside import Outside, OutsideError
 from reconciler.report import Told, Trouble
-from renderers.catalog import Catalog, Facts, promotion_order
+from renderers.catalog import Catalog, Facts, automation_environment, promotion_order
 from schemas.environment import DataPlane
 
-__all__ = ["Automator", "Progress", "Recall"]
+__all__ = ["Automator", "Progress", "Recall", "out_of_reach"]
 
 
 class Progress(NamedTuple):
-    """What a step came to. `busy`: something goes on by itself, and another step will find more to do."""
+    """What a step came to. `busy`: something goes on by itself, and another step will find more to do.
+
+    `until`: when the next step has something to do even though nothing happens before; None: never.
+    """
 
     recall: Recall
     told: tuple[Told, ...] = ()
     trouble: tuple[Trouble, ...] = ()
     busy: bool = False
+    until: datetime | None = None
+
+
+def out_of_reach(catalog: Catalog, facts: Facts, error: ApiError) -> Progress:
+    """Without its records, nobody can say what a promoted variation serves: it is left as it is."""
+    why = f"the records are out of reach: {error}"
+    order = promotion_order(catalog)
+    unclear = {(environment, model): why for environment, model, _ in promotion.places(catalog, order)}
+    for automation in catalog.automations.values():
+        # Its builds may run elsewhere than they are served.
+        unclear[automation_environment(catalog, automation.spec, order), automation.spec.model] = why
+    recall = Recall(facts, {}, unclear)
+    return Progress(recall, trouble=(Trouble("records", str(error)),), busy=isinstance(error, Unavailable))
 
 
 @dataclass(slots=True)
@@ -77,10 +93,15 @@ class Automator:
             return False
         return bool(records.promotions)
 
-    def look(self, now: datetime) -> Progress:
-        """What the records mean, and what gates would say now, without a step: for a preview."""
+    def look(self, now: datetime, *, ask: bool = True) -> Progress:
+        """What the records mean, and what gates would say now, without a step: for a preview. `ask`: ask the gates."""
         desk = self._desk(self.outside.reader_of(self.home))
-        return Progress(recall(desk), tuple(self._verdicts(desk, now)), tuple(desk.trouble))
+        verdicts = tuple(self._verdicts(desk, now)) if ask else ()
+        return Progress(recall(desk), verdicts, tuple(desk.trouble))
+
+    def tidy_again(self) -> None:
+        """Lets the next step make room for new records."""
+        self._is_tidied = False
 
     def recall(self) -> Recall:
         """What the records mean by now."""
@@ -115,7 +136,7 @@ class Automator:
         last = {one.where: one for one in desk.told}
         told = tuple(one for one in last.values() if self._told.get(one.where) != one.message)
         self._told |= {one.where: one.message for one in told}
-        return Progress(recall(desk), told, tuple(desk.trouble), desk.busy or self.questions.any)
+        return Progress(recall(desk), told, tuple(desk.trouble), desk.busy or self.questions.any, desk.until)
 
     def _desk(self, reader: Reader, writer: Writer | None = None, now: datetime | None = None) -> Desk:
         records, troubles = ledger.read(reader)

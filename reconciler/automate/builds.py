@@ -116,6 +116,10 @@ class _Starter:
             decision = self._ask_metric(decision, runs)
         elif isinstance(decision, triggers.AskPaths):
             decision = self._ask_paths(decision, runs)
+        if isinstance(decision, triggers.Wait) and decision.until is not None:
+            self.desk.wake(decision.until)
+        if self.automation.trigger.git is not None and self.automation.enabled:
+            self.desk.wake(self.desk.now + _BRANCH_AGE)
         if isinstance(decision, triggers.Start):
             self._start(decision)
         elif isinstance(decision, triggers.Register):

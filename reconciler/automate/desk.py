@@ -12,6 +12,7 @@ from reconciler import ledger as edge
 from reconciler import promotion
 from reconciler.automate.questions import Questions
 from reconciler.cluster import ApiError, Unavailable, Writer
+from reconciler.inventory import PART_OF, set_id
 from reconciler.outside import Outside, OutsideError
 from reconciler.promotion import Ledger, Place, PlaceKey
 from reconciler.records import (
@@ -66,6 +67,8 @@ class Desk:
         self.told: list[Told] = []
         #: Something goes on by itself.
         self.busy = False
+        #: When something is due even though nothing happens before.
+        self.until: datetime | None = None
         #: Places of which nobody could look whether they serve something already.
         self.unseen: set[PlaceKey] = set()
         #: (environment, model) -> what is served there although no record says so, in words.
@@ -133,6 +136,10 @@ class Desk:
         except (ApiError, OutsideError) as error:
             self.trouble.append(Trouble(where, str(error)))
             self.busy |= isinstance(error, Unavailable)  # it passes by itself, mostly
+
+    def wake(self, at: datetime) -> None:
+        """Something is due then."""
+        self.until = at if self.until is None else min(self.until, at)
 
     def tell(self, where: str, message: str) -> None:
         """For whoever looks on."""
@@ -203,7 +210,7 @@ class Desk:
             if self.ledger.at(key):
                 continue
             environment, (_, model, variation) = place.environment, key
-            labels = f"{NAME}={model},{VARIATION}={variation}"
+            labels = f"{PART_OF}={set_id(environment.name)},{NAME}={model},{VARIATION}={variation}"
             try:
                 reader = self.outside.reader_of(environment.data_plane)
                 found = reader.list("apps/v1", "Deployment", namespace=environment.namespace_name, labels=labels).items
