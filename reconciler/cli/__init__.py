@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from reconciler.cli import records
+from reconciler.cli import daemon, records
 from reconciler.cli.common import (
     Environments,
     Format,
@@ -273,6 +273,7 @@ def down(*, home: Home = None) -> None:
 
 
 records.register(app)
+daemon.register(app)
 
 
 def main() -> None:

@@ -1,0 +1,55 @@
+"""Asks Git, now and then, which commits the branches that are built stand at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from random import random
+from threading import Event
+
+from reconciler import facts
+from reconciler.cluster import Reader
+from reconciler.daemon.conductor import Commits
+from renderers.catalog import Catalog
+from schemas.environment import DataPlane
+
+_JITTER = 0.1
+
+
+@dataclass(slots=True)
+class Branches:
+    """`catalog` gives the specs as they are by now."""
+
+    catalog: Callable[[], Catalog]
+    reader_of: Callable[[DataPlane], Reader]
+    mirrors: Mapping[str, str]
+    interval_s: float
+    hand_on: Callable[[Commits], None]
+    beat: Callable[[str], None]
+    _asked: Event = field(default_factory=Event, init=False)
+    _stopped: bool = field(default=False, init=False)
+
+    def look_now(self) -> None:
+        """There may be new branches, or new commits."""
+        self._asked.set()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._stopped = True
+        self._asked.set()
+
+    def run(self) -> None:
+        """Until it is stopped."""
+        before = Commits({}, {})
+        while not self._stopped:
+            self.beat("branches")
+            began = time.monotonic()
+            known, unresolved = facts.gather(self.catalog(), self.reader_of, self.mirrors)
+            found = Commits(known.commits, unresolved)
+            if found != before:
+                self.hand_on(found)
+                before = found
+            pause = max(1.0, self.interval_s * (1 + _JITTER * (2 * random() - 1)) - (time.monotonic() - began))  # noqa: S311 - spreads load
+            if self._asked.wait(pause):
+                self._asked.clear()

@@ -1,0 +1,284 @@
+"""The one who says what is wanted: specs and records in, an index of desired objects out.
+
+    revision -> specs -+
+    branches ----------+-> records (automate) -> desire -> keepers
+    watched records ---+
+
+Everything runs in one thread, and each turn takes all that is new at once: so a newer commit goes before an older one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from threading import Event, Lock
+from typing import NamedTuple
+
+from reconciler import automate, desired, specs
+from reconciler.automate import Automator, Progress, Recall
+from reconciler.cluster import ApiError, Heard, Watched
+from reconciler.daemon.desire import Desire
+from reconciler.daemon.fleet import Fleet
+from reconciler.daemon.follower import Delivered, Follower
+from reconciler.lease import Elector
+from reconciler.outside import Outside
+from reconciler.queries import check
+from reconciler.records import API_VERSION, NAMESPACE
+from reconciler.source.mirror import MirrorError, Revision
+from reconciler.specs.index import Index
+from renderers.catalog import Catalog, Facts
+from renderers.manifest import ObjectId
+from schemas.environment import DataPlane
+
+RECORDS = tuple(Watched(API_VERSION, kind, NAMESPACE, "") for kind in ("Build", "Promotion"))
+
+#: Seconds between two steps of what goes on by itself: soon after something has happened, otherwise now and then.
+_SOON, _PATIENCE = 0.1, 2.0
+#: Seconds until what did not work is tried again, and between two looks at what only Git knows.
+_RETRY = 10.0
+#: Old records are put away so often.
+_TIDY = timedelta(hours=6)
+
+
+class Commits(NamedTuple):
+    """The commits of branches that are built, and why others are not known."""
+
+    known: Mapping[tuple[str, str], str]
+    unresolved: desired.Unresolved
+
+
+_NO_COMMITS = Commits({}, {})
+
+
+@dataclass(slots=True)
+class Command:
+    """Whether this process may write: it leads, and it has read the records since it does.
+
+    Without the records nobody knows what is served, so a new leader that has only specs would route it all away.
+    Without an elector there is one replica, which leads.
+    """
+
+    elector: Elector | None
+    lease_s: float
+    _armed: bool = False
+
+    @property
+    def leads(self) -> bool:
+        """For keepers."""
+        return self._armed and self.is_first
+
+    @property
+    def is_first(self) -> bool:
+        """For the conductor, who steps before anybody else writes."""
+        return self.elector is None or self.elector.leads
+
+    def arm(self) -> None:
+        """The records have been read."""
+        self._armed = True
+
+    def disarm(self) -> None:
+        """Somebody else leads."""
+        self._armed = False
+
+    def keeps_all(self) -> str:
+        """In the first lease period the former leader may not know yet that it leads no more."""
+        since = self.elector.since if self.elector is not None else None
+        left = 0.0 if since is None else since + self.lease_s - time.monotonic()
+        return f"this replica leads for less than {self.lease_s:g} s, so nothing is deleted yet" if left > 0 else ""
+
+
+@dataclass(slots=True)
+class Conductor:
+    """`turn` is called by one thread; the rest may be called by any. `home` is where the records are."""
+
+    desire: Desire
+    index: Index
+    fleet: Fleet
+    follower: Follower
+    outside: Outside
+    home: DataPlane
+    command: Command
+    clock: Callable[[], datetime]
+    bell: Event
+    told: Callable[[Progress], None]
+    revised: Callable[[Delivered], None]
+    only: frozenset[str] = frozenset()
+    revision: Revision | None = None
+    progress: Progress = field(default_factory=lambda: Progress(Recall(Facts(), {}, {})))
+    #: Why the records cannot be reached.
+    trouble: str = ""
+    _commits: Commits = _NO_COMMITS
+    _newer_commits: Commits | None = None
+    _asked_of: frozenset[tuple[str, str]] = frozenset()
+    _automator: Automator | None = None
+    _records_moved: Event = field(default_factory=Event)
+    _stirred: Event = field(default_factory=Event)
+    _step_due: float = 0.0
+    _stepped_at: float = 0.0
+    _tidy_at: datetime | None = None
+    _again: tuple[str, Recall, Mapping[str, frozenset[ObjectId]] | None] | None = None
+    _again_lock: Lock = field(default_factory=Lock)
+
+    # -- for others -------------------------------------------------------------------------------------------------
+
+    def take_commits(self, commits: Commits) -> None:
+        """What Git has said of the branches that are built."""
+        self._newer_commits = commits
+        self.bell.set()
+
+    def stir(self, model: str) -> None:
+        """Jobs, pods or routes of a model have moved on: a rollout, or another environment, may wait for that."""
+        self.fleet.stir(model)
+        self._stirred.set()
+        self.bell.set()
+
+    def hear_of_records(self, _: Heard) -> None:
+        """A build or a promotion has changed."""
+        self._records_moved.set()
+        self.bell.set()
+
+    def again(self, environment: str) -> frozenset[ObjectId] | None:
+        """What an environment should have by a second, whole reading of the commit. None where that failed."""
+        with self._again_lock:
+            revision, recall = self.revision, self.progress.recall
+            if revision is None:
+                return None
+            if self._again is None or self._again[:2] != (revision.commit, recall):
+                self._again = revision.commit, recall, self._read_again(revision.commit, recall)
+            found = self._again[2]
+        return None if found is None else found.get(environment, frozenset())
+
+    def wait(self) -> None:
+        """Until there is something to do."""
+        left = max(_SOON, min(5.0, self._step_due - time.monotonic()))
+        if self.bell.wait(left):
+            self.bell.clear()
+
+    # -- a turn -----------------------------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Takes in all that is new, and hands on what follows from it."""
+        models, is_new = self._take_revisions()
+        commits = self._newer_commits
+        self._newer_commits = None
+        if commits is not None:
+            # What was known once stays, while Git is away.
+            known = {**self._commits.known, **commits.known}
+            self._commits = Commits(known, {key: why for key, why in commits.unresolved.items() if key not in known})
+        if self.revision is None:
+            return
+        if not self.command.is_first:
+            self.command.disarm()
+        now = time.monotonic()
+        is_due = now >= self._step_due or self._records_moved.is_set()
+        is_due |= self.progress.busy and self._stirred.is_set() and now - self._stepped_at > _SOON
+        if is_new or commits is not None or is_due or (self.command.is_first and not self.command.leads):
+            self._step(now)
+            with self.desire.lock:
+                moved = self.desire.update(
+                    self.revision.commit, models, self.progress.recall, self._unresolved(self.desire.specs.catalog)
+                )
+            self.fleet.move(moved)
+        self.fleet.mind()
+
+    def _take_revisions(self) -> tuple[frozenset[str] | None, bool]:
+        """Models whose specs have changed, None for all; and whether there is anything new."""
+        models: frozenset[str] | None = frozenset()
+        is_new = False
+        while not self.follower.delivered.empty():
+            delivered = self.follower.delivered.get()
+            self.revision = delivered.revision
+            errors_before = self.desire.has_errors
+            with self.desire.lock:
+                self.desire.rewound = delivered.rewound
+                if delivered.changed is not None:
+                    changed = self.index.update(delivered.changed).models
+                else:
+                    assert delivered.files is not None
+                    changed = self.index.replace(delivered.files.content).models
+                    self.desire.unreadable = delivered.files.problems
+                errors_now = self.desire.has_errors
+            # What waited for all specs to be valid, need wait no more: or has to, from now on.
+            models = None if changed is None or models is None else models | changed
+            is_new = True
+            self.revised(delivered)
+            if errors_before != errors_now:
+                self.fleet.want_all()
+        return models, is_new
+
+    def _unresolved(self, catalog: Catalog) -> desired.Unresolved:
+        """A branch that Git was not asked about yet is not known either."""
+        asked = {
+            (b.spec.repository, b.spec.branch) for b in catalog.builds.values() if b.spec.branch is not None
+        } - self._commits.known.keys()
+        return {key: self._commits.unresolved.get(key, "its commit is being looked up") for key in asked}
+
+    # -- records ----------------------------------------------------------------------------------------------------
+
+    def _step(self, now: float) -> None:
+        """One step of what builds and promotes itself; without leading, only a look at what the records mean."""
+        self._records_moved.clear()
+        self._stirred.clear()
+        self._stepped_at = now
+        catalog, facts = self.index.catalog, Facts(self._commits.known)
+        try:
+            self.progress = self._stepped(catalog, facts)
+            self.trouble = "; ".join(f"{one.where}: {one.message}" for one in self.progress.trouble)
+        except ApiError as error:
+            self.progress = automate.out_of_reach(catalog, facts, error)
+            self.trouble = str(error)
+        if self.command.is_first:
+            self.command.arm()
+        self._step_due = now + self._pause()
+        self.told(self.progress)
+
+    def _stepped(self, catalog: Catalog, facts: Facts) -> Progress:
+        home = self.home
+        self.fleet.plane(home).follow("records", RECORDS, self.hear_of_records)
+        automator = self._automator
+        if automator is None:
+            automator = self._automator = Automator(catalog, facts, self.outside, home, only=self.only)
+        automator.catalog, automator.facts = catalog, facts
+        automator.complete = not self.desire.has_errors
+        if not automator.is_needed():
+            return Progress(Recall(facts, {}, {}))
+        if not self.command.is_first:
+            return automator.look(self.clock(), ask=False)
+        at = self.clock()
+        if self._tidy_at is None or at >= self._tidy_at:
+            automator.tidy_again()
+            self._tidy_at = at + _TIDY
+        return automator.step(self.fleet.writer(home), at)
+
+    def _pause(self) -> float:
+        """Seconds until the next step, if nothing happens before."""
+        if self.progress.busy:
+            return _PATIENCE
+        pause = _RETRY if self.progress.trouble else 3600.0
+        if self.progress.until is not None:
+            pause = min(pause, max(_SOON, (self.progress.until - self.clock()).total_seconds()))
+        return pause
+
+    def close(self) -> None:
+        """Lets messages go out that are under way."""
+        if self._automator is not None:
+            self._automator.close()
+
+    # -- the second look --------------------------------------------------------------------------------------------
+
+    def _read_again(self, commit: str, recall: Recall) -> Mapping[str, frozenset[ObjectId]] | None:
+        try:
+            files = self.follower.again(commit)
+        except MirrorError:
+            return None
+        loaded = specs.parse(files.content, check)
+        problems = [*files.problems, *loaded.problems]
+        wanted: dict[str, set[ObjectId]] = {name: set() for name in loaded.catalog.environments}
+        for unit in desired.build(loaded.catalog, recall.facts, self._unresolved(loaded.catalog), recall.unclear):
+            problems += [unit.problem] if unit.problem else []
+            wanted[unit.environment] |= {manifest.id for manifest in unit.manifests}
+        if any(problem.severity == "error" for problem in problems):
+            return None
+        return {name: frozenset(ids) for name, ids in wanted.items()}

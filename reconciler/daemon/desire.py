@@ -1,0 +1,246 @@
+"""What all specs ask for, kept as an index: which objects, of which model, in which environment.
+
+The manifests themselves are not kept. Rendering is a pure function and takes a millisecond for a model, so whoever
+needs manifests has them rendered, and ten thousand objects cost ten thousand names. One lock makes an answer one
+revision's: the conductor changes what is wanted, and keepers of environments ask, each in a thread of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from threading import RLock
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeVar
+
+from reconciler import desired
+from reconciler.automate import Recall
+from reconciler.desired import SHARED, Rendered
+from reconciler.inventory import CONTENT_HASH, Place, place_of
+from renderers.build import FULL_ID
+from renderers.catalog import Catalog, Facts
+from renderers.manifest import Manifest, ObjectId
+from schemas.environment import DataPlane, Environment
+from schemas.problem import Problem
+
+
+class UnitId(NamedTuple):
+    """A model in an environment; the model is "" for the environment's own objects."""
+
+    environment: str
+    model: str
+
+
+class Unit(NamedTuple):
+    """What became of a unit: the hash of each object that it wants, or why there is none."""
+
+    objects: Mapping[ObjectId, str]
+    builds: Mapping[str, ObjectId]  #: build id -> the Job that makes it
+    waits: str = ""
+    problem: Problem | None = None
+
+
+class Moved(NamedTuple):
+    """What an update has changed: units; and by environment, Jobs that are not to be kept any more, or newly are."""
+
+    units: frozenset[UnitId]
+    jobs: Mapping[str, frozenset[ObjectId]]
+
+
+class Specs(Protocol):
+    """What the desire is made from: `reconciler.specs.index.Index`."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def problems(self) -> tuple[Problem, ...]: ...
+
+    def part(self, models: Collection[str]) -> Catalog: ...
+
+
+_NO_RECALL = Recall(Facts(), {}, {})
+
+
+@dataclass(slots=True)
+class Desire:
+    """`unresolved` is of `desired.build`: branches whose commits nobody knows."""
+
+    specs: Specs
+    revision: str = ""
+    #: Files that could not be read as specs.
+    unreadable: tuple[Problem, ...] = ()
+    #: In words, that the revision does not follow the one before.
+    rewound: str = ""
+    _recall: Recall = _NO_RECALL
+    _unresolved: desired.Unresolved = field(default_factory=lambda: MappingProxyType({}))
+    #: By environment, then by model.
+    _units: dict[str, dict[str, Unit]] = field(default_factory=dict)
+    _owners: dict[tuple[DataPlane, ObjectId], UnitId] = field(default_factory=dict)
+    lock: RLock = field(default_factory=RLock)
+
+    def update(
+        self, revision: str, models: Collection[str] | None, recall: Recall, unresolved: desired.Unresolved
+    ) -> Moved:
+        """Renders again what may have changed, and says what has. `models`: those of the specs; None: all."""
+        with self.lock:
+            jobs = {
+                name: self._recall.keep.get(name, frozenset()) ^ recall.keep.get(name, frozenset())
+                for name in _differing(self._recall.keep, recall.keep)
+            }
+            if any(unit.problem is not None and unit.problem.rule == SHARED for _, unit in self._all()):
+                models = None  # whose object it is may be settled by a change of either
+            if models is not None:
+                models = {*models, *self._remembered(recall, unresolved)}
+            self.revision, self._recall, self._unresolved = revision, recall, unresolved
+            made = None if models is None else self._render(models)
+            if made is None:
+                made, models = self._render(None), None
+            assert made is not None
+            return Moved(self._replace(made, models), jobs)
+
+    def environment(self, name: str) -> Environment | None:
+        """The spec of an environment; None where there is none."""
+        with self.lock:
+            placed = self.specs.catalog.environments.get(name)
+            return placed.spec if placed is not None else None
+
+    def environments(self) -> dict[str, Environment]:
+        """All of them."""
+        with self.lock:
+            return {name: placed.spec for name, placed in self.specs.catalog.environments.items()}
+
+    def models(self, environment: str) -> frozenset[str]:
+        """The models that an environment has anything of."""
+        with self.lock:
+            return frozenset(self._units.get(environment, ()))
+
+    def owner(self, environment: str, target: ObjectId) -> str | None:
+        """The model that wants an object; None where none does."""
+        with self.lock:
+            spec = self.environment(environment)
+            unit = self._owners.get((spec.data_plane, target)) if spec is not None else None
+            return unit.model if unit is not None and unit.environment == environment else None
+
+    def wanted(self, environment: str) -> dict[str, Unit]:
+        """What each model wants there."""
+        with self.lock:
+            return dict(self._units.get(environment, {}))
+
+    def places(self, environment: str) -> frozenset[Place]:
+        """Where an environment wants objects."""
+        units = self.wanted(environment).values()
+        return frozenset(place_of(target) for unit in units for target in unit.objects)
+
+    def job_of(self, build: str) -> tuple[UnitId, ObjectId] | None:
+        """Where a build (its id) is made."""
+        with self.lock:
+            return next(((unit, made.builds[build]) for unit, made in self._all() if build in made.builds), None)
+
+    def look(self, environment: str, models: Collection[str]) -> dict[str, tuple[Manifest, ...]]:
+        """The manifests of some models in an environment, by model."""
+        with self.lock:
+            manifests: dict[str, tuple[Manifest, ...]] = dict.fromkeys(models, ())
+            for unit in desired.build(
+                self.specs.part(models), self._recall.facts, self._unresolved, self._recall.unclear
+            ):
+                known = self._units.get(unit.environment, {}).get(unit.model)
+                # One whose objects another model wants as well is a problem that only the index has seen.
+                is_sound = known is None or known.problem is None
+                if unit.environment == environment and unit.model in manifests and is_sound:
+                    manifests[unit.model] = unit.manifests
+            return manifests
+
+    def standing(self, environment: str) -> tuple[bool, frozenset[ObjectId]]:
+        """Whether every spec was read and all of the environment rendered; and Jobs that are kept for their logs."""
+        with self.lock:
+            theirs = self._units.get(environment, {}).values()
+            complete = not self.has_errors and not any(unit.waits or unit.problem for unit in theirs)
+            return complete, self._recall.keep.get(environment, frozenset())
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Of the specs, and of rendering them."""
+        with self.lock:
+            rendering = (unit.problem for _, unit in self._all() if unit.problem is not None)
+            return tuple(sorted({*self.unreadable, *self.specs.problems, *rendering}))
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether there may be specs that nobody could read."""
+        return bool(self.unreadable) or any(problem.severity == "error" for problem in self.specs.problems)
+
+    def waits(self) -> dict[UnitId, str]:
+        """Units that cannot be rendered now, and why."""
+        with self.lock:
+            return {unit: made.waits for unit, made in self._all() if made.waits}
+
+    # -- rendering --------------------------------------------------------------------------------------------------
+
+    def _render(self, models: Collection[str] | None) -> dict[UnitId, Unit] | None:
+        """Units by name. None where some models alone cannot say it: one wants an object that another has."""
+        catalog = self.specs.catalog if models is None else self.specs.part(models)
+        made: dict[UnitId, Unit] = {}
+        for rendered in desired.build(catalog, self._recall.facts, self._unresolved, self._recall.unclear):
+            unit = UnitId(rendered.environment, rendered.model)
+            if models is not None and unit.model not in models:
+                continue
+            made[unit] = _indexed(rendered)
+            if models is None:
+                continue
+            plane = catalog.environments[unit.environment].spec.data_plane
+            owners = (self._owners.get((plane, target), unit) for target in made[unit].objects)
+            if any(owner != unit and owner.model not in models for owner in owners):
+                return None
+        return made
+
+    def _replace(self, made: Mapping[UnitId, Unit], models: Collection[str] | None) -> frozenset[UnitId]:
+        before = {unit: old for unit, old in self._all() if models is None or unit.model in models}
+        catalog = self.specs.catalog
+        if models is None:
+            self._owners.clear()
+        else:
+            for unit, old in before.items():
+                plane = catalog.environments[unit.environment].spec.data_plane
+                for target in old.objects:
+                    self._owners.pop((plane, target), None)
+        for unit in before.keys() - made.keys():
+            del self._units[unit.environment][unit.model]
+        for unit, new in made.items():
+            self._units.setdefault(unit.environment, {})[unit.model] = new
+            plane = catalog.environments[unit.environment].spec.data_plane
+            self._owners |= {(plane, target): unit for target in new.objects}
+        return frozenset(unit for unit in before.keys() | made.keys() if before.get(unit) != made.get(unit))
+
+    def _all(self) -> Iterator[tuple[UnitId, Unit]]:
+        for environment, theirs in self._units.items():
+            for model, unit in theirs.items():
+                yield UnitId(environment, model), unit
+
+    def _remembered(self, recall: Recall, unresolved: desired.Unresolved) -> set[str]:
+        """The models of which the records, or Git, say something else than before."""
+        old, new = self._recall, recall
+        changed = {model for _, model, _ in _differing(old.facts.stands, new.facts.stands)}
+        changed |= {model for _, model in _differing(old.facts.runs, new.facts.runs)}
+        changed |= {model for _, model in _differing(old.facts.batches, new.facts.batches)}
+        changed |= {model for _, model in _differing(old.unclear, new.unclear)}
+        branches = set(_differing(old.facts.commits, new.facts.commits)) | set(_differing(self._unresolved, unresolved))
+        if branches:
+            builds = self.specs.catalog.builds.values()
+            changed |= {b.spec.model for b in builds if (b.spec.repository, b.spec.branch) in branches}
+        return changed
+
+
+def _indexed(rendered: Rendered) -> Unit:
+    hashes = {m.id: str(m.body["metadata"]["annotations"][CONTENT_HASH]) for m in rendered.manifests}
+    jobs = (m for m in rendered.manifests if m.id.kind == "Job")
+    builds = {m.body["metadata"]["annotations"].get(FULL_ID, ""): m.id for m in jobs}
+    return Unit(hashes, builds, rendered.waits, rendered.problem)
+
+
+K = TypeVar("K")
+
+
+def _differing(old: Mapping[K, object], new: Mapping[K, object]) -> list[K]:
+    if old == new:
+        return []
+    return [key for key in old.keys() | new.keys() if old.get(key) != new.get(key)]

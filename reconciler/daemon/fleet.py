@@ -1,0 +1,158 @@
+"""All clusters and all environments: who keeps which, each in a thread of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Lock, Thread
+
+from reconciler import inventory
+from reconciler.cluster import ApiError, CachedReader, CachedWriter, Heard, Writer
+from reconciler.clusters import Clusters
+from reconciler.daemon.desire import Desire, Moved
+from reconciler.daemon.keeper import Keeper, Ties
+from reconciler.daemon.plane import INVENTORIES, Plane, build_state
+from reconciler.readiness import Readiness
+from reconciler.telling.events import Events
+from schemas.environment import DataPlane
+
+_STOP_SECONDS = 20.0
+
+
+@dataclass(slots=True)
+class Fleet:
+    """`only`: the environments that this reconciler is about; none: all.
+
+    `heard` is told of every event of a cluster's inventories, for whoever minds the environments.
+    """
+
+    clusters: Clusters
+    desire: Desire
+    ties: Ties
+    fence: Callable[[], None] | None
+    heard: Callable[[], None]
+    requested: Callable[[str, str, int, float], None]
+    events: Callable[[Writer], Events]
+    only: frozenset[str] = frozenset()
+    keepers: dict[tuple[DataPlane, str], Keeper] = field(default_factory=dict, init=False)
+    #: By environment: why nobody keeps it.
+    troubles: dict[str, str] = field(default_factory=dict, init=False)
+    _planes: dict[DataPlane, Plane] = field(default_factory=dict, init=False)
+    _threads: dict[tuple[DataPlane, str], Thread] = field(default_factory=dict, init=False)
+    _lock: Lock = field(default_factory=Lock, init=False)
+
+    def plane(self, key: DataPlane) -> Plane:
+        """The cluster of a data plane. Raises `ApiError` where there is no way to it."""
+        with self._lock:
+            if key not in self._planes:
+                connection = self.clusters.connection(key)
+                connection.observe = partial(self.requested, connection.host)
+                plane = Plane(key, connection, self.fence, self.events)
+                plane.follow("inventories", [INVENTORIES], self._hear_of_inventory)
+                self._planes[key] = plane
+            return self._planes[key]
+
+    def reader(self, key: DataPlane) -> CachedReader:
+        """What the watches of a cluster have seen, and its server for everything else. Raises `ApiError`."""
+        return self.plane(key).reader
+
+    def writer(self, key: DataPlane) -> CachedWriter:
+        """The same, to be changed. Raises `ApiError`."""
+        return self.plane(key).writer
+
+    @property
+    def planes(self) -> Mapping[DataPlane, Plane]:
+        """Every cluster that was asked for until now."""
+        return dict(self._planes)
+
+    def mind(self) -> None:
+        """Sees to it that every environment has a keeper: those of the specs, and those that are left over."""
+        wanted: dict[tuple[DataPlane, str], str] = {}
+        self.troubles = {}
+        for name, spec in self.desire.environments().items():
+            if not self.only or name in self.only:
+                wanted[spec.data_plane, name] = name
+        specs = self.desire.environments()
+        for key, plane in self.planes.items():
+            for name in plane.inventories().keys() - specs.keys():
+                if not self.only or name in self.only:
+                    wanted.setdefault((key, name), name)
+        for (key, name), keeper in list(self.keepers.items()):
+            if keeper.is_over or ((key, name) not in wanted and name in specs):
+                self._dismiss(key, name)
+        for key, name in wanted.keys() - self.keepers.keys():
+            try:
+                self._appoint(key, name)
+            except ApiError as error:
+                self.troubles[name] = str(error)
+
+    def move(self, moved: Moved) -> None:
+        """Tells the keepers what has changed about what is wanted of them."""
+        models: dict[str, set[str]] = {}
+        for unit in moved.units:
+            models.setdefault(unit.environment, set()).add(unit.model)
+        for (_, name), keeper in list(self.keepers.items()):
+            if name in models:
+                keeper.want(models[name])
+            if name in moved.jobs:
+                keeper.unkeep(moved.jobs[name])
+
+    def want_all(self) -> None:
+        """Everything is looked at once more: what decides about all of it has changed."""
+        for keeper in list(self.keepers.values()):
+            keeper.want(None)
+
+    def stir(self, model: str) -> None:
+        """Something of a model has changed that another environment may wait for."""
+        for keeper in list(self.keepers.values()):
+            keeper.stir(model)
+
+    def built(self, build: str) -> Readiness | None:
+        """What has become of a build (its id), wherever it is made; None: nobody makes it."""
+        found = self.desire.job_of(build)
+        if found is None:
+            return None
+        unit, job = found
+        spec = self.desire.environment(unit.environment)
+        if spec is None or spec.suspended or (self.only and unit.environment not in self.only):
+            return None  # nobody makes it now, and it may have been made before
+        plane = self._planes.get(spec.data_plane)
+        return None if plane is None else build_state(plane, unit.environment, job)
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether every cluster that answers has been seen completely."""
+        return all(k.is_seen or k.plane.connection.unreachable_since is not None for k in list(self.keepers.values()))
+
+    def stop(self) -> None:
+        """Ends all threads, each after what it is doing."""
+        for keeper in self.keepers.values():
+            keeper.stop()
+        for thread in self._threads.values():
+            thread.join(_STOP_SECONDS)
+
+    def close(self) -> None:
+        """Lets go of the clusters."""
+        for plane in self._planes.values():
+            plane.close()
+
+    def _appoint(self, key: DataPlane, name: str) -> None:
+        keeper = Keeper(name, self.plane(key), self.desire, self.ties)
+        thread = Thread(target=keeper.run, name=f"keeper of {name}", daemon=True)
+        self.keepers[key, name], self._threads[key, name] = keeper, thread
+        thread.start()
+
+    def _dismiss(self, key: DataPlane, name: str) -> None:
+        keeper = self.keepers.pop((key, name))
+        keeper.stop()
+        self._threads.pop((key, name)).join(_STOP_SECONDS)
+        keeper.plane.follow(name, (), keeper.hear)
+        self.ties.health.forget(keeper.loop)
+
+    def _hear_of_inventory(self, heard: Heard) -> None:
+        name = heard.labels.get(inventory.ENVIRONMENT, "")
+        for (_, environment), keeper in list(self.keepers.items()):
+            if environment == name or heard.how == "COMPLETE":
+                keeper.hear_of_inventory()
+        self.heard()

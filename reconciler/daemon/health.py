@@ -1,0 +1,34 @@
+"""Whether the daemon is alive: every loop of it says so now and then, and one that is stuck says nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+#: Longer than any single thing that a loop does between two beats: a request insists for a minute, and git for two.
+STUCK_SECONDS = 300.0
+
+
+@dataclass(slots=True)
+class Health:
+    """Threads may share it."""
+
+    clock: Callable[[], float] = time.monotonic
+    stuck_s: float = STUCK_SECONDS
+    _beats: dict[str, float] = field(default_factory=dict)
+
+    def beat(self, loop: str) -> None:
+        """A loop goes round."""
+        self._beats[loop] = self.clock()
+
+    def forget(self, loop: str) -> None:
+        """A loop has ended, as it should."""
+        self._beats.pop(loop, None)
+
+    def judge(self) -> tuple[bool, str]:
+        """Whether all of them go round, and which do not."""
+        now = self.clock()
+        stuck = {loop: now - at for loop, at in list(self._beats.items()) if now - at > self.stuck_s}
+        words = ", ".join(f"{loop} has been stuck for {seconds:.0f} s" for loop, seconds in sorted(stuck.items()))
+        return not stuck, words or "alive"

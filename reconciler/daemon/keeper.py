@@ -1,0 +1,628 @@
+"""Keeps one environment true: what watches tell, against what the specs want, for the models that are not settled.
+
+    heard -> agenda -> look (rendered again) -> plan -> apply -> settled
+
+Four looks, the cheapest first, decide about an object. An event that says nothing new is dropped by the cache. What is
+new is compared with what is wanted, here. Where that leaves doubts, the server is asked (a dry run). And once in a
+while it is asked about everything, as it may have learned new defaults. A pass in which nothing has changed has no
+model to look at, and sends nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from random import random
+from threading import Event
+from typing import NamedTuple, Protocol, TypeVar
+
+from reconciler import apply, inventory, observe, plan
+from reconciler.cluster import ApiError, Heard, Watched
+from reconciler.daemon.agenda import Agenda
+from reconciler.daemon.desire import Desire, Unit
+from reconciler.daemon.health import Health
+from reconciler.daemon.plane import INVENTORIES, Plane
+from reconciler.inventory import Place, place_of
+from reconciler.plan import Beside, Change, Observed, Op, Plan, Wanted
+from reconciler.readiness import Readiness, State
+from reconciler.report import Done, Outcome
+from reconciler.telling.logs import Log
+from renderers.manifest import Body, Manifest, ObjectId, object_id
+from renderers.names import COMPONENT, NAME
+
+log = Log(__name__)
+
+#: Objects of one pass, about: what is rendered and looked at together is in memory together.
+BATCH = 1_000
+#: Models that are rendered at a time, to be compared.
+_CHUNK = 32
+#: Seconds between two audits, about.
+AUDIT_SECONDS = 12 * 3600.0
+#: After a change, so long is waited for others that come with it.
+_GATHER_SECONDS = 0.02
+#: A pass that takes longer gives up, and the next one begins where it stopped.
+PASS_SECONDS = 600.0
+
+_T = TypeVar("_T")
+
+_ENVIRONMENTS_OWN = "environment"
+_CHANGES_STATE = frozenset({"Job", "Deployment", "HTTPRoute"})
+
+
+class Leadership(Protocol):
+    """Whether this process may write."""
+
+    @property
+    def leads(self) -> bool: ...
+
+    def keeps_all(self) -> str:
+        """Why nothing may be deleted yet; "" where it may."""
+
+
+class Pass(NamedTuple):
+    """What a pass came to."""
+
+    environment: str
+    plan: Plan
+    done: tuple[Done, ...]
+    seconds: float
+    at: float
+
+
+class Drifted(NamedTuple):
+    """Something was changed past Git. `seen` is when, in seconds of the monotonic clock."""
+
+    change: Change
+    seen: float
+    outcome: str  #: "mended", "reported", or why it is not mended
+
+
+class Listener(Protocol):
+    """Who is told of what a keeper does. Every method returns at once, and raises nothing."""
+
+    def planned(self, environment: str, planned: Plan) -> None: ...
+
+    def did(self, environment: str, done: Done) -> None: ...
+
+    def drifted(self, environment: str, drift: Drifted, now: float) -> None: ...
+
+    def passed(self, one: Pass) -> None: ...
+
+    def lost(self, environment: str, why: str) -> None: ...
+
+
+@dataclass(slots=True)
+class Ties:
+    """What a keeper needs of its neighbours.
+
+    `again` reads all specs from Git once more and says what the environment should have; None where that failed.
+    `built` says what has become of a build, wherever it is made. `moved` tells that something has changed which others
+    may wait for: a Job, pods, a route of this model.
+    """
+
+    leadership: Leadership
+    listener: Listener
+    again: Callable[[str], frozenset[ObjectId] | None]
+    built: Callable[[str], Readiness | None]
+    moved: Callable[[str], None]
+    health: Health
+
+
+@dataclass(slots=True, eq=False)
+class Keeper:
+    """`name` is the environment's. `run` is for a thread of its own; everything else may be called from any."""
+
+    name: str
+    plane: Plane
+    desire: Desire
+    ties: Ties
+    agenda: Agenda = field(default_factory=lambda: Agenda(random))
+    last: Pass | None = None
+    trouble: str = ""
+    #: What was changed past Git and is still so, by object.
+    drift: dict[ObjectId, Drifted] = field(default_factory=dict)
+    guards: tuple[plan.Guard, ...] = ()
+    bell: Event = field(default_factory=Event)
+    _stopped: bool = False
+    _heard: SimpleQueue[Heard] = field(default_factory=SimpleQueue)
+    _wrote: SimpleQueue[Body] = field(default_factory=SimpleQueue)
+    _wants: SimpleQueue[Collection[str] | None] = field(default_factory=SimpleQueue)
+    _unkept: SimpleQueue[frozenset[ObjectId]] = field(default_factory=SimpleQueue)
+    _stirs: SimpleQueue[str] = field(default_factory=SimpleQueue)
+    _lifted: Event = field(default_factory=Event)
+    #: Members of the environment, and by the label that says so, of which model; as far as it was heard.
+    _members: dict[ObjectId, str] = field(default_factory=dict)
+    _by_model: dict[str, set[ObjectId]] = field(default_factory=dict)
+    _seen_at: dict[ObjectId, float] = field(default_factory=dict)
+    _vanished: set[ObjectId] = field(default_factory=set)
+    #: Models that are looked at even though they look settled: a Job has ended, which the inventory is to remember.
+    _forced: set[str] = field(default_factory=set)
+    _to_audit: set[str] = field(default_factory=set)
+    _audit_due: float | None = None
+    _watched: frozenset[Watched] = frozenset()
+    _is_known: bool = False
+
+    # -- for others -------------------------------------------------------------------------------------------------
+
+    def want(self, models: Collection[str] | None) -> None:
+        """Something else is wanted of these models; None: of all."""
+        self._wants.put(models)
+        self.bell.set()
+
+    def unkeep(self, jobs: frozenset[ObjectId]) -> None:
+        """Jobs that were kept for their logs need not stay any more, or the other way around."""
+        self._unkept.put(jobs)
+        self.bell.set()
+
+    def stir(self, model: str) -> None:
+        """Something has happened that a model here may wait for."""
+        self._stirs.put(model)
+        self.bell.set()
+
+    def hear(self, heard: Heard) -> None:
+        """What a watch has seen of the environment."""
+        self._heard.put(heard)
+        self.bell.set()
+
+    def hear_own(self, stored: Body) -> None:
+        """What a write of ours has left."""
+        self._wrote.put(stored)
+
+    def hear_of_inventory(self) -> None:
+        """Its inventory has changed: by us, or by a person who lifts a limit."""
+        self._lifted.set()
+        self.bell.set()
+
+    def stop(self) -> None:
+        """Ends the thread after what it is doing."""
+        self._stopped = True
+        self.bell.set()
+
+    @property
+    def loop(self) -> str:
+        """Its name among the loops of the process."""
+        return f"environment {self.name}"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is wanted here, and nothing is left."""
+        gone = self.desire.environment(self.name) is None and not self._members
+        return gone and self._is_known and self.plane.inventory(self.name)[1] is None
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether the cache has all of the environment."""
+        return bool(self._watched) and self.plane.is_complete(self._watched)
+
+    @property
+    def members(self) -> Mapping[ObjectId, str]:
+        """Objects that carry the environment's label, and the model of each."""
+        return dict(self._members)
+
+    @property
+    def is_caught_up(self) -> bool:
+        """Whether it has looked at everything that there was to look at."""
+        return self._is_known and self.is_seen and self._wants.empty() and self._heard.empty() and not len(self.agenda)
+
+    def states(self) -> dict[str, int]:
+        """How many of its objects are in which state of readiness."""
+        counts: dict[str, int] = {}
+        for watched in self._watched:
+            for _, entry in self.plane.cache.entries(watched):
+                counts[str(entry.state)] = counts.get(str(entry.state), 0) + 1
+        return counts
+
+    def run(self) -> None:
+        """Until it is stopped."""
+        while not self._stopped:
+            self.ties.health.beat(self.loop)
+            try:
+                self.turn(time.monotonic())
+            except ApiError as error:
+                self._lose(str(error))
+            except Exception as error:
+                log.exception("a pass ended with an error of the program", environment=self.name)
+                self._lose(f"{type(error).__name__}: {error}")
+            due = self.agenda.next_due()
+            patience = 5.0 if due is None else max(0.0, min(5.0, due - time.monotonic()))
+            if not self.is_seen:
+                patience = min(patience, 0.2)
+            if self.bell.wait(max(patience, 0.01)):
+                self.bell.clear()
+                time.sleep(_GATHER_SECONDS)
+
+    def _lose(self, why: str) -> None:
+        """What was due is tried again later: the cluster is away, or something is wrong with what it holds."""
+        self.trouble = why
+        self.ties.listener.lost(self.name, why)
+        now = time.monotonic()
+        for model in self.agenda.due(now):
+            self.agenda.leave(model, why, now, waits=False)
+
+    # -- a turn -----------------------------------------------------------------------------------------------------
+
+    def turn(self, now: float) -> None:
+        """Hears what there is to hear, and does what is due. Raises `ApiError` where the cluster is lost."""
+        self._follow()
+        self._listen(now)
+        if not self.is_seen:
+            self.trouble = self.plane.trouble() or "its objects are being listed"
+            return
+        self.trouble = ""
+        if not self._is_known:
+            self._is_known = True
+            self._audit_due = now + AUDIT_SECONDS * (0.5 + random())  # noqa: S311 - spreads load, keeps no secret
+            self.agenda.touch(self._all_models(), now)
+        self._audit(now)
+        if not self.ties.leadership.leads:
+            return
+        due = self.agenda.due(now)
+        if _is_suspended(self.desire, self.name):
+            for model in due:
+                self._settle(model)
+        elif due:
+            with closing(self._batches(due)) as batches:
+                for batch in batches:
+                    self._pass(batch)
+                    if self._is_preempted():
+                        break
+
+    def _all_models(self) -> set[str]:
+        return {*self.desire.models(self.name), *self._by_model}
+
+    def _audit(self, now: float) -> None:
+        if self._audit_due is not None and now >= self._audit_due:
+            self._audit_due = now + AUDIT_SECONDS * (0.5 + random())  # noqa: S311 - as above
+            self._to_audit = self._all_models()
+            self.agenda.touch(self._to_audit, now)
+
+    def _is_preempted(self) -> bool:
+        """Whether something newer is wanted, or somebody else leads. What is left is looked at again."""
+        return self._stopped or not self._wants.empty() or not self.ties.leadership.leads
+
+    def _follow(self) -> None:
+        """Watches the kinds that there may be members of. What a cluster may not have is watched where it is needed."""
+        if not self.plane.is_complete([INVENTORIES]):
+            return
+        stored, _ = self.plane.inventory(self.name)
+        places = self.desire.places(self.name) | (stored.places if stored is not None else frozenset())
+        namespaces = {place.namespace for place in places} - {""}
+        namespaces |= {target.name for target in self._members if target.kind == "Namespace"}
+        kinds = {(place.api_version, place.kind, bool(place.namespace)) for place in places}
+        kinds |= {known for known in observe.KNOWN_KINDS if stored is None or known[0] not in observe.ADDED_APIS}
+        selector = f"{inventory.PART_OF}={inventory.set_id(self.name)}"
+        watched = set()
+        for version, kind, namespaced in kinds:
+            for namespace in namespaces if namespaced else ("",):
+                watched.add(Watched(version, kind, namespace, selector))
+        self.plane.hear_own(self.name, self.hear_own)
+        if watched != self._watched:
+            self._watched = frozenset(watched)
+            self.plane.follow(self.name, watched, self.hear)
+
+    # -- hearing ----------------------------------------------------------------------------------------------------
+
+    def _listen(self, now: float) -> None:
+        self._join_own()
+        for heard in _drained(self._heard):
+            self._take(heard, now)
+        for wanted in _drained(self._wants):
+            self.agenda.touch(self._all_models() if wanted is None else wanted, now)
+        for jobs in _drained(self._unkept):
+            self.agenda.touch({self._members[job] for job in jobs if job in self._members}, now)
+        self.agenda.stir(set(_drained(self._stirs)), now)
+        if self._lifted.is_set():
+            self._lifted.clear()
+            _, stored_in = self.plane.inventory(self.name)
+            if stored_in is None:
+                self.agenda.touch(self._all_models(), now)  # it was deleted, and is made anew from labels
+            elif inventory.approved_in(stored_in) is not None:
+                self.agenda.touch_held(now)
+
+    def _take(self, heard: Heard, now: float) -> None:
+        target = heard.target
+        if heard.how == "COMPLETE":
+            for one, entry in self.plane.cache.entries(heard.watched):
+                self._join(one, entry.labels)
+            return
+        labelled = _model_of(heard.labels)
+        owner = self.desire.owner(self.name, target)
+        models = {labelled} if owner is None else {labelled, owner}
+        if heard.how == "DELETED":
+            self._leave_out(target)
+            if owner is not None:
+                self._vanished.add(target)
+                self._seen_at.setdefault(target, now)
+            self.agenda.touch(models, now)
+        elif heard.how == "STATUS":
+            self.agenda.stir(models, now)
+        else:
+            known = self.plane.cache.entry(target)
+            self._join(target, known.labels if known is not None else heard.labels)
+            self._vanished.discard(target)
+            if heard.how == "CHANGED":
+                self._seen_at.setdefault(target, now)
+            self.agenda.touch(models, now)
+        if target.kind in _CHANGES_STATE:
+            if target.kind == "Job" and self.plane.state_of(target).state is State.CURRENT:
+                self._forced |= models
+                self.agenda.touch(models, now)
+            self.ties.moved(owner or labelled)
+
+    def _join_own(self) -> None:
+        for stored in _drained(self._wrote):
+            self._join(object_id(stored), stored["metadata"].get("labels") or {})
+
+    def _join(self, target: ObjectId, labels: Mapping[str, str]) -> None:
+        self._leave_out(target)
+        model = _model_of(labels)
+        self._members[target] = model
+        self._by_model.setdefault(model, set()).add(target)
+
+    def _leave_out(self, target: ObjectId) -> None:
+        before = self._members.pop(target, None)
+        if before is not None:
+            self._by_model[before].discard(target)
+            if not self._by_model[before]:
+                del self._by_model[before]
+
+    # -- what is to be looked at ------------------------------------------------------------------------------------
+
+    def _batches(self, models: frozenset[str]) -> Generator[dict[str, tuple[Manifest, ...]], None, None]:
+        """The models that are not settled, rendered, as many at a time as a pass takes.
+
+        Those of which something is to be deleted come last, and all together: so what takes their place is there
+        first, and a limit on deletions sees all of them.
+        """
+        wanted = self.desire.wanted(self.name)
+        leaving = {model for model in models if self._unwanted(model, wanted)}
+        batch: dict[str, tuple[Manifest, ...]] = {}
+        size = 0
+        for chunk in _chunks(sorted(models - leaving)):
+            for model, manifests in self.desire.look(self.name, chunk).items():
+                if self._is_settled(model, manifests, wanted.get(model)):
+                    self._settle(model)
+                    continue
+                batch[model] = manifests
+                size += len(manifests)
+            if size >= BATCH:
+                yield batch
+                batch, size = {}, 0
+        for chunk in _chunks(sorted(leaving)):
+            batch |= self.desire.look(self.name, chunk)
+        if batch:
+            yield batch
+
+    def _unwanted(self, model: str, wanted: Mapping[str, Unit]) -> bool:
+        """Whether there is anything of a model that nobody wants."""
+        objects = wanted[model].objects if model in wanted else {}
+        return any(target not in objects and self._is_alone(target, model) for target in self._by_model.get(model, ()))
+
+    def _is_alone(self, target: ObjectId, model: str) -> bool:
+        """Whether no other model wants it, whatever its label says."""
+        return self.desire.owner(self.name, target) in (None, model)
+
+    def _is_settled(self, model: str, manifests: Collection[Manifest], unit: Unit | None) -> bool:
+        if model in self._forced or model in self._to_audit or unit is None or unit.waits or unit.problem:
+            return False
+        stored, _ = self.plane.inventory(self.name)
+        if stored is None:
+            return False
+        for manifest in manifests:
+            live = self._live(manifest.id)
+            if live is None:
+                if manifest.id not in stored.finished:
+                    return False
+            elif not plan.is_settled(manifest, live):
+                return False
+        return True
+
+    def _live(self, target: ObjectId) -> Body | None:
+        """A member, as the cache has it."""
+        entry = self.plane.cache.entry(target)
+        is_ours = entry is not None and entry.labels.get(inventory.PART_OF) == inventory.set_id(self.name)
+        return self.plane.cache.get(target) if is_ours else None
+
+    def _settle(self, model: str) -> None:
+        self.agenda.settle(model)
+        self._forced.discard(model)
+        self._to_audit.discard(model)
+        wanted = self.desire.wanted(self.name).get(model)
+        for target in [*self._by_model.get(model, ()), *(wanted.objects if wanted else ())]:
+            self._seen_at.pop(target, None)
+            self.drift.pop(target, None)
+            self._vanished.discard(target)
+
+    # -- a pass -----------------------------------------------------------------------------------------------------
+
+    def _pass(self, batch: Mapping[str, tuple[Manifest, ...]]) -> None:
+        began = time.monotonic()
+        environment = self.desire.environment(self.name)
+        manifests = tuple(manifest for theirs in batch.values() for manifest in theirs)
+        complete, keep = self.desire.standing(self.name)
+        wanted = Wanted(
+            self.name,
+            manifests,
+            complete,
+            in_specs=environment is not None,
+            keep=keep,
+            reports_drift=environment is not None and environment.drift == "report",
+            keeps_all=self.ties.leadership.keeps_all(),
+            rewound=self.desire.rewound,
+        )
+        seen, stored_in = self._seen(batch, manifests)
+        known = self.plane.inventories().keys()
+        audit = bool(batch.keys() & self._to_audit)
+        observed = observe.judged(self.plane.reader, seen, manifests, known, self.plane.pool, audit=audit)
+        changes, guards = plan.environment(wanted, observed)
+        planned = plan.assemble(changes, (), guards)
+        approval = inventory.approved_in(stored_in) if stored_in is not None else None
+        if approval is not None:
+            planned = plan.approved(planned, {approval[0]})
+        self.guards = planned.guards
+        self.ties.listener.planned(self.name, planned)
+        done = tuple(self._carry_out(planned, wanted, observed, began))
+        if approval is not None and stored_in is not None:
+            self._take_back_approval()
+        self._join_own()
+        for one in done:
+            if one.outcome is Outcome.DELETED:
+                self._leave_out(one.change.id)
+        self._note(batch, planned, done, time.monotonic())
+        self.last = Pass(self.name, planned, done, time.monotonic() - began, began)
+        self.ties.listener.passed(self.last)
+
+    def _seen(
+        self, batch: Mapping[str, tuple[Manifest, ...]], manifests: Collection[Manifest]
+    ) -> tuple[Observed, Body | None]:
+        """What the cache has of these models, and of all others in numbers."""
+        stored, stored_in = self.plane.inventory(self.name)
+        wanted = self.desire.wanted(self.name)
+        ids = {manifest.id for manifest in manifests}
+        for model in batch:
+            ids |= {target for target in self._by_model.get(model, ()) if self._is_alone(target, model)}
+        bodies = {target: self._live(target) for target in ids}
+        members = {target: body for target, body in bodies.items() if body is not None}
+        others = self._members.keys() - ids
+        elsewhere = [unit.objects.keys() for model, unit in wanted.items() if model not in batch]
+        places = {Place(*target[:3]) for target in others} | {place_of(t) for theirs in elsewhere for t in theirs}
+        finished = stored.finished if stored is not None else frozenset()
+        remembered = {t for t in finished if t in others or any(t in theirs for theirs in elsewhere)}
+        beside = Beside(
+            sum(target.kind not in plan.NEVER_PRUNED for target in others), frozenset(places), frozenset(remembered)
+        )
+        seen = Observed(
+            self.name,
+            members,
+            inventory=stored,
+            rebuilt=stored is None and bool(self._members),
+            vanished=frozenset(self._vanished),
+            beside=beside,
+        )
+        return seen, stored_in
+
+    def _carry_out(self, planned: Plan, wanted: Wanted, observed: Observed, began: float) -> Iterator[Done]:
+        target = apply.Target(self.plane.writer, wanted, observed, self._second_look(planned))
+        doing = apply.carry_out(planned, {self.name: target}, self.plane.pool, built_elsewhere=self.ties.built)
+        with closing(doing):
+            for done in doing:
+                self.ties.health.beat(self.loop)
+                self.ties.listener.did(self.name, done)
+                yield done
+                if self._is_preempted() or time.monotonic() - began > PASS_SECONDS:
+                    break
+
+    def _second_look(self, planned: Plan) -> Callable[[], frozenset[ObjectId] | None]:
+        """What goes for good is wanted by nobody in a second, whole reading of the commit; the rest, in the index."""
+        losses = any(c.op is Op.DELETE and not c.held and c.superseded_by is None for c in planned.changes)
+        if losses:
+            return lambda: self.ties.again(self.name)
+        units = self.desire.wanted(self.name).values()
+        return lambda: frozenset(target for unit in units for target in unit.objects)
+
+    def _take_back_approval(self) -> None:
+        """An approval is for one plan, once."""
+        target = inventory.object_id_of(self.name)
+        live = self.plane.writer.get(target)
+        if live is not None and inventory.approved_in(live) is not None:
+            self.plane.writer.update(inventory.without_approval(live))
+
+    # -- what became of it ------------------------------------------------------------------------------------------
+
+    def _note(
+        self, batch: Mapping[str, tuple[Manifest, ...]], planned: Plan, done: Collection[Done], now: float
+    ) -> None:
+        self._note_drift(planned, done, now)
+        of = {manifest.id: model for model, theirs in batch.items() for manifest in theirs}
+        outcome = {one.change.id: one for one in done}
+        limits = {guard.message for guard in planned.guards}
+        wanted = self.desire.wanted(self.name)
+        open_changes: dict[str, list[Change]] = {model: [] for model in batch}
+        for change in planned.changes:
+            model = of.get(change.id, self._members.get(change.id, ""))
+            if change.op is not Op.UNCHANGED and model in open_changes:
+                open_changes[model].append(change)
+        for model, changes in open_changes.items():
+            unit = wanted.get(model)
+            left = [c for c in changes if not (c.id in outcome and _is_done(outcome[c.id]))]
+            if unit is not None and (unit.waits or unit.problem):
+                self.agenda.leave(model, unit.waits or str(unit.problem), now, waits=True)
+            elif not changes:
+                self._settle(model)
+            elif not left or any(change.is_action and change.id not in outcome for change in left):
+                self._forced.discard(model)
+                self._to_audit.discard(model)
+                # What was written is looked at once more; what was not begun, as something newer came, is next.
+                self.agenda.touch([model], now)
+            else:
+                self._leave(model, left, outcome, limits, now)
+
+    def _leave(
+        self,
+        model: str,
+        left: Collection[Change],
+        outcome: Mapping[ObjectId, Done],
+        limits: Collection[str],
+        now: float,
+    ) -> None:
+        """Not all of it is done: whoever is waited for, or how it failed, decides when to look again."""
+        self._forced.discard(model)
+        self._to_audit.discard(model)
+        whys = [(change, outcome.get(change.id)) for change in left]
+        failed = [(c, d) for c, d in whys if d is not None and d.outcome in (Outcome.FAILED, Outcome.BLOCKED)]
+        refused = [(c, d) for c, d in whys if c.op in (Op.CONFLICT, Op.REFUSED)]
+        first, one = (failed or refused or whys)[0]
+        why = (one.message if one is not None else "") or first.held or first.reason
+        held = any(change.held and change.held in limits for change in left)
+        self.agenda.leave(model, f"{first.id}: {why}", now, waits=not (failed or refused), held=held)
+
+    def _note_drift(self, planned: Plan, done: Collection[Done], now: float) -> None:
+        outcome = {one.change.id: one for one in done}
+        for change in planned.changes:
+            if not change.drift:
+                continue
+            seen = self._seen_at.get(change.id, now)
+            one = outcome.get(change.id)
+            if one is not None and one.outcome is Outcome.APPLIED:
+                self.drift.pop(change.id, None)
+                self._seen_at.pop(change.id, None)
+                self.ties.listener.drifted(self.name, Drifted(change, seen, "mended"), now)
+                model = self._members.get(change.id, "")
+                if self.agenda.repaired(model, now):
+                    words = "somebody keeps changing it; it is left alone for a while"
+                    self.ties.listener.drifted(self.name, Drifted(change, seen, words), now)
+                continue
+            words = "reported" if change.held == plan.REPORTED else (one.message if one else "") or change.reason
+            drifted = Drifted(change, seen, words)
+            if change.id not in self.drift:
+                self.ties.listener.drifted(self.name, drifted, now)
+            self.drift[change.id] = drifted
+
+
+def _drained(queue: SimpleQueue[_T]) -> Iterator[_T]:
+    while True:
+        try:
+            yield queue.get_nowait()
+        except Empty:
+            return
+
+
+def _model_of(labels: Mapping[str, str]) -> str:
+    return "" if labels.get(COMPONENT) == _ENVIRONMENTS_OWN else labels.get(NAME, "")
+
+
+def _chunks(models: list[str]) -> Iterator[list[str]]:
+    for begin in range(0, len(models), _CHUNK):
+        yield models[begin : begin + _CHUNK]
+
+
+def _is_done(one: Done) -> bool:
+    return one.outcome in (Outcome.APPLIED, Outcome.DELETED)
+
+
+def _is_suspended(desire: Desire, name: str) -> bool:
+    environment = desire.environment(name)
+    return environment is not None and environment.suspended

@@ -1,0 +1,270 @@
+"""Tells what the daemon does: to logs, metrics, Events and its standing. Nothing here decides, waits or fails."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from reconciler.automate import Progress
+from reconciler.cluster import Writer
+from reconciler.daemon.follower import Delivered
+from reconciler.daemon.keeper import Drifted, Keeper, Pass
+from reconciler.plan import Op, Plan
+from reconciler.report import Done, Outcome
+from reconciler.source.mirror import Revision
+from reconciler.telling import standing
+from reconciler.telling.events import Events, Reason
+from reconciler.telling.logs import Log
+from reconciler.telling.metrics import Metrics
+from reconciler.telling.standing import Drift, EnvironmentStanding, Limit, Standing, Unsettled, listed
+
+if TYPE_CHECKING:
+    from reconciler.daemon.conductor import Conductor
+    from reconciler.daemon.fleet import Fleet
+
+log = Log(__name__)
+
+#: What became of a change, as a reason of Events.
+_REASONS = {Outcome.FAILED: Reason.FAILED, Outcome.BLOCKED: Reason.BLOCKED}
+
+
+@dataclass(slots=True)
+class Scribe:
+    """`events_of` gives the sink of the cluster that an environment is in; None before it is known."""
+
+    metrics: Metrics
+    events_of: Callable[[str], Events | None]
+    home_events: Callable[[], Events | None]
+    _guards: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _lost: dict[str, str] = field(default_factory=dict)
+    _told: dict[str, str] = field(default_factory=dict)
+
+    # -- of keepers -------------------------------------------------------------------------------------------------
+
+    def planned(self, environment: str, planned: Plan) -> None:
+        """A plan was made."""
+        held = sum(change.op is Op.DELETE and bool(change.held) for change in planned.changes)
+        self.metrics.blocked(environment, held if planned.guards else 0)
+        said = tuple(guard.message for guard in planned.guards)
+        if said != self._guards.get(environment, ()):
+            self._guards[environment] = said
+            for guard in planned.guards:
+                log.warning("a limit holds deletions", environment=environment, rule=guard.rule, why=guard.message)
+                lift = f"; `reconcile approve {guard.approval} -e {environment}` lifts it" if guard.approval else ""
+                self._home(Reason.BLOCKED, f"{environment}: {guard.message}{lift}")
+        if planned.actions:
+            counts = Counter(str(change.op) for change in planned.actions)
+            log.info("a plan", environment=environment, plan=planned.id, **dict(sorted(counts.items())))
+
+    def did(self, environment: str, done: Done) -> None:
+        """Something was done, or was not."""
+        fields = {"environment": environment, "object": str(done.change.id), "why": done.message}
+        match done.outcome:
+            case Outcome.APPLIED | Outcome.DELETED:
+                log.info(str(done.outcome), **fields)
+                return
+            case Outcome.WAITING:
+                log.debug("waiting", **fields)
+                return
+        log.warning(str(done.outcome), **fields)
+        events = self.events_of(environment)
+        if events is not None:
+            reason = Reason.CONFLICT if done.change.op is Op.CONFLICT else _REASONS[done.outcome]
+            events.tell(done.change.id, reason, done.message, uid=done.change.uid)
+
+    def drifted(self, environment: str, drift: Drifted, now: float) -> None:
+        """Something was changed past Git."""
+        change = drift.change
+        who, what = change.by or "somebody", ", ".join(one.path for one in change.fields[:10])
+        kind = "deleted it" if change.op is Op.CREATE else f"changed {what or change.reason or 'it'}"
+        is_mended = drift.outcome == "mended"
+        self.metrics.drift_found(environment, change.id.kind)
+        if is_mended:
+            self.metrics.drift_mended(environment, change.id.kind)
+        log.warning(
+            "drift", environment=environment, object=str(change.id), manager=who, fields=what, outcome=drift.outcome,
+            seconds=round(now - drift.seen, 3),
+        )  # fmt: skip
+        events = self.events_of(environment)
+        if events is not None:
+            reason = Reason.DRIFT_MENDED if is_mended else Reason.DRIFT_FOUND
+            events.tell(change.id, reason, f"{who} {kind}; {drift.outcome}", uid=change.uid)
+
+    def passed(self, one: Pass) -> None:
+        """A pass has ended."""
+        self.metrics.reconciled(one.environment, one.seconds)
+        self._lost.pop(one.environment, None)
+
+    def lost(self, environment: str, why: str) -> None:
+        """A cluster cannot be reached, or a pass has failed as a whole."""
+        if self._lost.get(environment) != why:
+            self._lost[environment] = why
+            log.warning("the environment is out of reach", environment=environment, why=why)
+
+    # -- of the conductor and the source ----------------------------------------------------------------------------
+
+    def revised(self, delivered: Delivered) -> None:
+        """The branch has moved."""
+        revision = delivered.revision
+        log.info("a new revision", revision=revision.commit, subject=revision.subject, signer=delivered.signer)
+        if delivered.rewound:
+            log.warning("the branch was rewound", why=delivered.rewound)
+            self._home(Reason.GIT_REWOUND, delivered.rewound)
+
+    def polled(self, trouble: str, seconds: float) -> None:
+        """Git was asked."""
+        self.metrics.fetched("specs", seconds, failed=bool(trouble))
+        if trouble and trouble != self._told.get("git"):
+            log.warning("the repository cannot be followed", why=trouble)
+            unsigned = "is not followed" in trouble
+            self._home(Reason.GIT_UNSIGNED if unsigned else Reason.GIT_UNREACHABLE, trouble)
+        self._told["git"] = trouble
+
+    def progressed(self, progress: Progress) -> None:
+        """Builds and promotions have moved on."""
+        for told in progress.told:
+            log.info("progress", where=told.where, what=told.message)
+            word = told.message.partition(":")[0]
+            reason = {"Succeeded": Reason.PROMOTED, "RolledBack": Reason.ROLLED_BACK, "Rejected": Reason.REJECTED}
+            if told.where.startswith("promotion ") and word in reason:
+                self._home(reason[word], f"{told.where}: {told.message}")
+        said = "; ".join(f"{one.where}: {one.message}" for one in progress.trouble)
+        if said and said != self._told.get("records"):
+            log.warning("trouble", why=said)
+        self._told["records"] = said
+
+    def led(self, leads: bool, me: str) -> None:
+        """This replica begins to lead, or has ceased to."""
+        self.metrics.leading(leads)
+        log.info("this replica leads" if leads else "this replica stands by", replica=me)
+        self._home(Reason.LEADING if leads else Reason.STANDING_BY, f"{me} {'leads' if leads else 'stands by'}")
+
+    def requested(self, cluster: str, verb: str, code: int, seconds: float) -> None:
+        """A request to a cluster has ended."""
+        self.metrics.request(cluster, verb, code or "lost", seconds)
+
+    def _home(self, reason: Reason, message: str) -> None:
+        events = self.home_events()
+        if events is not None:
+            events.tell(standing.OBJECT, reason, message)
+
+
+# -- the standing ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Reporter:
+    """Writes the standing into the cluster, when it has changed and now and then. `writer` is of the home cluster."""
+
+    conductor: Conductor
+    fleet: Fleet
+    metrics: Metrics
+    clock: Callable[[], datetime]
+    repository: str
+    branch: str
+    _written: Standing | None = None
+    _applied: dict[str, str] = field(default_factory=dict)
+    _applied_at: datetime | None = None
+
+    def standing(self, leader: str) -> Standing:
+        """Of everything, now."""
+        now, mono = self.clock(), time.monotonic()
+
+        def moment(at: float) -> datetime:
+            return now - timedelta(seconds=max(0.0, mono - at))
+
+        conductor, revision = self.conductor, self.conductor.revision
+        environments = {
+            keeper.name: self._environment(keeper, revision, moment) for keeper in list(self.fleet.keepers.values())
+        }
+        for name, trouble in self.fleet.troubles.items():
+            environments[name] = EnvironmentStanding(state=standing.State.UNREACHABLE, trouble=trouble)
+        suspended = {n for n, one in environments.items() if one.state is standing.State.SUSPENDED}
+        whole = revision is not None and all(
+            one.revision == revision.commit for name, one in environments.items() if name not in suspended
+        )
+        if not whole:
+            self._applied_at = None
+        elif self._applied_at is None:
+            self._applied_at = now
+        source = self.conductor.follower
+        fetched = moment(source.fetched_at) if source.fetched_at is not None else None
+        problems = sorted(conductor.desire.problems(), key=lambda one: (one.severity != "error", one))
+        with conductor.desire.lock:
+            count = conductor.desire.specs.catalog.size
+        return Standing(
+            at=now,
+            revision=revision.commit if revision else "",
+            branch=self.branch,
+            committed_at=revision.at if revision else None,
+            applied_at=self._applied_at,
+            leader=leader,
+            source=standing.Source(self.repository, fetched, source.trouble or conductor.trouble),
+            specs=standing.Specs(count, listed(problems)),
+            environments=environments,
+        )
+
+    def write(self, writer: Writer, leader: str) -> None:
+        """Where it has changed, or is about to look old. Raises `ApiError`."""
+        current = self.standing(leader)
+        before = self._written
+        if before is not None and current.at - before.at < standing.EVERY and _alike(before, current):
+            return
+        writer.apply(standing.to_config_map(current), force=True)
+        self._written = current
+
+    def _environment(
+        self, keeper: Keeper, revision: Revision | None, moment: Callable[[float], datetime]
+    ) -> EnvironmentStanding:
+        spec = keeper.desire.environment(keeper.name)
+        agenda = list(keeper.agenda)
+        last = keeper.last
+        if keeper.is_caught_up and revision is not None and self._applied.get(keeper.name) != revision.commit:
+            self._applied[keeper.name] = revision.commit
+            self.metrics.applied(keeper.name, revision.commit, revision.at, self.clock())
+        suspended = spec is not None and spec.suspended
+        unsettled = [Unsettled(model or "(environment)", one.why, moment(one.since)) for model, one in agenda]
+        drift = list(keeper.drift.values())
+        objects = keeper.states()
+        self.metrics.objects(keeper.name, objects)
+        self.metrics.unsettled(keeper.name, len(agenda))
+        self.metrics.oldest_drift(keeper.name, moment(min(d.seen for d in drift)) if drift else None)
+        return EnvironmentStanding(
+            cluster=keeper.plane.connection.host,
+            revision=self._applied.get(keeper.name, ""),
+            state=standing.state_of(
+                suspended=suspended,
+                reachable=keeper.plane.connection.unreachable_since is None,
+                failed=any(not one.waits and one.tries > 0 for _, one in agenda) or objects.get("failed", 0) > 0,
+                blocked=bool(keeper.guards) or any(one.held for _, one in agenda),
+                busy=bool(agenda) or not keeper.is_seen or objects.get("in progress", 0) > 0,
+            ),
+            objects=objects,
+            unsettled=listed(unsettled),
+            limits=listed(Limit(g.rule, g.message, g.approval) for g in keeper.guards),
+            drift=listed(_drift(one, moment(one.seen)) for one in drift),
+            last_pass=standing.Pass(moment(last.at), round(last.seconds, 3)) if last is not None else None,
+            trouble=keeper.trouble,
+        )
+
+
+def _drift(one: Drifted, since: datetime) -> Drift:
+    change = one.change
+    return Drift(str(change.id), tuple(field.path for field in change.fields), change.by, since, mended=False)
+
+
+def _alike(before: Standing, now: Standing) -> bool:
+    """Whether nothing that matters has changed: not merely the moments."""
+    return _words(before) == _words(now)
+
+
+def _words(one: Standing) -> object:
+    environments = {
+        name: (e.state, e.revision, e.objects, e.trouble, [u.model for u in e.unsettled.shown], e.limits, e.drift.total)
+        for name, e in one.environments.items()
+    }
+    return (one.revision, one.leader, one.source.trouble, one.specs, environments)
