@@ -5,6 +5,7 @@ refusal is an `ApiError` of the class that says what to do about it. Many thread
 """
 
 from reconciler.cluster.access import connect
+from reconciler.cluster.cache import Cache, CachedReader, CachedWriter, Counts, Trouble
 from reconciler.cluster.errors import (
     AlreadyExists,
     ApiError,
@@ -18,6 +19,7 @@ from reconciler.cluster.errors import (
     KubeconfigError,
     NamespaceMissing,
     NotFound,
+    NotLeader,
     QuotaExceeded,
     Stale,
     Terminating,
@@ -26,25 +28,36 @@ from reconciler.cluster.errors import (
     Unavailable,
     WebhookFailed,
 )
-from reconciler.cluster.objects import FIELD_MANAGER, Listing, Reader, Resource, WatchEvent, Writer
+from reconciler.cluster.objects import FIELD_MANAGER, Listing, Page, Reader, Resource, WatchEvent, Writer
+from reconciler.cluster.shelf import Entry, Heard, Watched
 from reconciler.cluster.transport import Connection, Retry, Timeouts
+from reconciler.cluster.watching import Pace
 
 __all__ = [
     "FIELD_MANAGER",
     "AlreadyExists",
     "ApiError",
+    "Cache",
+    "CachedReader",
+    "CachedWriter",
     "Cause",
     "Connection",
+    "Counts",
     "DryRunUnsupported",
+    "Entry",
     "Expired",
     "FieldConflict",
     "Forbidden",
+    "Heard",
     "Invalid",
     "KindMissing",
     "KubeconfigError",
     "Listing",
     "NamespaceMissing",
     "NotFound",
+    "NotLeader",
+    "Pace",
+    "Page",
     "QuotaExceeded",
     "Reader",
     "Resource",
@@ -53,9 +66,11 @@ __all__ = [
     "Terminating",
     "Timeouts",
     "TooLarge",
+    "Trouble",
     "Unauthorized",
     "Unavailable",
     "WatchEvent",
+    "Watched",
     "WebhookFailed",
     "Writer",
     "connect",

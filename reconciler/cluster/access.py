@@ -16,12 +16,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from yaml import YAMLError
+from yaml.cyaml import CBaseLoader
+from yaml.events import AliasEvent, StreamEndEvent
 
 from reconciler.cluster.errors import KubeconfigError
 from reconciler.cluster.transport import Access, Connection, Retry, Timeouts
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # where Kubernetes mounts it
 _KUBECONFIG_BYTES = 1 << 20
+_KUBECONFIG_EVENTS = 20_000  # of a parser: a key and a value are two. Hundreds of clusters
 
 
 def connect(
@@ -30,7 +33,7 @@ def connect(
     *,
     trusted: bool = False,
     service_account: Path = _SERVICE_ACCOUNT,
-    connections: int = 8,
+    connections: int = 32,
     timeouts: Timeouts | None = None,
     retry: Retry | None = None,
 ) -> Connection:
@@ -44,7 +47,8 @@ def connect(
     of an environment's cluster) is data: it may name a server, inline certificates and inline credentials,
     and no program to run, no file to send, no way around TLS.
 
-    `connections` bounds the requests in flight. No request is sent yet. Raises `KubeconfigError`.
+    `connections` is the number of requests in flight that is never exceeded; how many there are within it is found
+    out from the server's answers. No request is sent yet. Raises `KubeconfigError`.
     """
     files = kubeconfig or os.environ.get("KUBECONFIG")
 
@@ -54,9 +58,12 @@ def connect(
         else:
             origin = files or "~/.kube/config"
             configuration = _of_kubeconfig(origin, context, trusted=trusted)
-        return _access(configuration, origin, connections, timeouts or Timeouts())
+        try:
+            return _access(configuration, origin, connections, timeouts or Timeouts())
+        except ValueError:  # urllib3 takes fewer addresses than look like one
+            raise KubeconfigError(f"{origin}: the address of the server, or of its proxy, is none") from None
 
-    return Connection(load, retry or Retry())
+    return Connection(load, retry or Retry(), connections)
 
 
 def _official(module: str) -> Any:
@@ -77,7 +84,7 @@ def _of_service_account(mounted: Path) -> Any:
 
 
 def _of_kubeconfig(files: str, context: str | None, *, trusted: bool) -> Any:
-    _check_files(files)
+    _check_files(files, trusted=trusted)
     configuration = _official("client").Configuration()
     kube_config = _official("config.kube_config")
     try:
@@ -100,18 +107,38 @@ def _of_kubeconfig(files: str, context: str | None, *, trusted: bool) -> Any:
         # The official client takes the shape of the file for granted.
         raise KubeconfigError(f"{files}: this is not a kubeconfig") from None
     # The official client logs the failure of a plugin and goes on as nobody.
-    if "exec" in user and not configuration.api_key and not configuration.cert_file:
+    if isinstance(user.get("exec"), dict) and not configuration.api_key and not configuration.cert_file:
         command = user["exec"].get("command")
         raise KubeconfigError(f"{files}: the exec plugin {command!r} gave no credentials. Run it to see why")
     return configuration
 
 
-def _check_files(files: str) -> None:
+def _check_files(files: str, *, trusted: bool) -> None:
     found = [path for path in map(Path.expanduser, map(Path, files.split(os.pathsep))) if path.is_file()]
     if not found:
         raise KubeconfigError(f"{files}: no such kubeconfig. Name one with --kubeconfig or KUBECONFIG")
     if any(path.stat().st_size > _KUBECONFIG_BYTES for path in found):
         raise KubeconfigError(f"{files}: larger than 1 MiB; this is not a kubeconfig")
+    if not trusted:
+        for path in found:
+            _check_events(files, path.read_bytes())
+
+
+def _check_events(files: str, content: bytes) -> None:
+    """Refuses what the loader of the official client would take gigabytes for: it expands aliases and merge keys, so
+    that thirty lines are enough. A kubeconfig has no use for them, nor for thousands of keys.
+    """
+    try:
+        next_event = CBaseLoader(content).get_event
+        for _ in range(_KUBECONFIG_EVENTS):
+            event = next_event()
+            if event.__class__ is StreamEndEvent:
+                return
+            if event.__class__ is AliasEvent:
+                raise KubeconfigError(f"{files}: refused, because it uses an alias (*name); write the value out")
+    except (YAMLError, ValueError) as error:
+        raise KubeconfigError(f"{files}: {_quotable(error)}") from None
+    raise KubeconfigError(f"{files}: more than {_KUBECONFIG_EVENTS:,} keys and values; this is not a kubeconfig")
 
 
 def _entry(nodes: list[Any], name: str | None, key: str) -> dict[str, Any]:
@@ -135,18 +162,28 @@ _REFUSED_OF_CLUSTER = {
 def _refuse(files: str, user: dict[str, Any], cluster: dict[str, Any], *, trusted: bool) -> None:
     # The official client ignores `as`: requests would be made with more rights than asked for.
     problems = [f"asks for impersonation (`{key}`)" for key in user if key == "as" or key.startswith("as-")]
-    server = str(cluster.get("server") or "")
-    if not server:
+    server = cluster.get("server")
+    if not _is_address(server):
         problems.append("names no `server`")
     elif "@" in urlsplit(server).netloc:
         problems.append("has credentials in the address of the server")
+    for key in ("tls-server-name", "proxy-url"):  # which fail at the first request otherwise
+        if not isinstance(cluster.get(key, ""), str):
+            problems.append(f"has no text as its `{key}`")
     if not trusted:
-        problems += [text for key, text in _REFUSED_OF_USER.items() if user.get(key)]
-        problems += [text for key, text in _REFUSED_OF_CLUSTER.items() if cluster.get(key)]
-        if server and not server.startswith("https://"):
+        problems += [text for key, text in _REFUSED_OF_USER.items() if user.get(key) not in (None, False)]
+        problems += [text for key, text in _REFUSED_OF_CLUSTER.items() if cluster.get(key) not in (None, False)]
+        if isinstance(server, str) and not server.startswith("https://"):
             problems.append("sends credentials without TLS (`server` is not https)")
     if problems:
         raise KubeconfigError(f"{files}: refused, because it {', and '.join(problems)}")
+
+
+def _is_address(text: object) -> bool:
+    try:
+        return isinstance(text, str) and bool(urlsplit(text).hostname) and urlsplit(text).port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        return False
 
 
 def _quotable(error: Exception) -> str:
@@ -154,6 +191,8 @@ def _quotable(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is not None:
         return f"not valid YAML at line {mark.line + 1}"
+    if isinstance(error, YAMLError | UnicodeError):
+        return "this is not a kubeconfig"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return str(error).partition("{")[0].splitlines()[0]

@@ -96,6 +96,15 @@ class WebhookFailed(Unavailable):
     """An admission or conversion webhook could not be called. Says nothing about the object."""
 
 
+class NotLeader(ApiError):
+    """Another replica leads, or nobody can tell: this one writes nothing. No request was sent."""
+
+    remedy = "The replica that leads does it."
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, "", message)
+
+
 class Unauthorized(ApiError):
     """401, also with fresh credentials."""
 
@@ -388,7 +397,10 @@ def _withheld(status: int, reason: str, causes: tuple[Cause, ...]) -> tuple[str,
 
 def _manager(message: str) -> str:
     found = _MANAGER.search(message)
-    return str(json.loads(found[1])) if found else message
+    try:
+        return str(json.loads(found[1])) if found else message
+    except ValueError:  # Go has escapes that JSON has not
+        return message
 
 
 def _shortened(words: str) -> str:

@@ -6,7 +6,7 @@ A preview is given a `Reader`, so that a dry run cannot change anything by const
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, urlencode
@@ -54,6 +54,14 @@ class Listing(NamedTuple):
 
     items: list[Body]
     resource_version: str
+
+
+class Page(NamedTuple):
+    """A part of a list, which is of one moment as a whole."""
+
+    items: list[Body]
+    resource_version: str
+    token: str  #: for the next page; "" where this is the last one
 
 
 class WatchEvent(NamedTuple):
@@ -121,6 +129,17 @@ class Reader:
         except Expired:
             return self._list(target, labels, metadata_only, limit=0)
 
+    def page(
+        self, api_version: str, kind: str, *, namespace: str | None = None, labels: str = "", token: str = ""
+    ) -> Page:
+        """`list` for those who take it page by page: the first one, or the one that `token` stands for.
+
+        Raises `Expired` when the server has forgotten the moment of that list. What came before is then a part of a
+        list, which proves nothing: it begins again.
+        """
+        target = ObjectId(api_version, kind, namespace or "", "")
+        return self._page(target, labels, limit=_PAGE, token=token)
+
     def watch(
         self,
         api_version: str,
@@ -138,22 +157,20 @@ class Reader:
         `Unavailable` when the server cannot be reached for as many tries as other requests get.
         """
         target = ObjectId(api_version, kind, namespace or "", "")
-        path = self._path(target)
         retry = self._connection.retry
         deadline = retry.clock() + timeout_s
         failures = 0
         while not self._connection.closed and (left := deadline - retry.clock()) > 0:
-            query = _query(
-                watch="true",
-                allowWatchBookmarks="true",
-                resourceVersion=resource_version,
-                timeoutSeconds=str(max(1, round(left))),
-                labelSelector=labels,
-            )
             seen, began = resource_version, retry.clock()
             try:
-                for line in self._connection.lines(path + query, target=target):
-                    event = _event(line, target)
+                for event in self.watch_once(
+                    api_version,
+                    kind,
+                    namespace=namespace,
+                    labels=labels,
+                    resource_version=resource_version,
+                    timeout_s=left,
+                ):
                     failures = 0
                     resource_version = event.resource_version
                     yield event
@@ -165,6 +182,32 @@ class Reader:
                 failures += 1
                 self._connection.back_off(error, failures, deadline=float("inf"))
 
+    def watch_once(
+        self,
+        api_version: str,
+        kind: str,
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        resource_version: str,
+        timeout_s: float,
+        opened: Callable[[Callable[[], None]], None] | None = None,
+    ) -> Iterator[WatchEvent]:
+        """`watch` without its patience: until the stream ends, for whatever reason.
+
+        `opened`: see `Connection.lines`.
+        """
+        target = ObjectId(api_version, kind, namespace or "", "")
+        query = _query(
+            watch="true",
+            allowWatchBookmarks="true",
+            resourceVersion=resource_version,
+            timeoutSeconds=str(max(1, round(timeout_s))),
+            labelSelector=labels,
+        )
+        for line in self._connection.lines(self._path(target) + query, target=target, opened=opened):
+            yield _event(line, target)
+
     def predict(self, body: Body, *, force: bool = False) -> Body:
         """What the server would store if this were applied: a dry run, which stores nothing.
 
@@ -175,8 +218,7 @@ class Reader:
     def _path(self, target: ObjectId, subresource: str = "") -> str:
         resource = self._discovery.find(target.api_version, target.kind)
         if resource is None:
-            words = f"the cluster does not serve {target.kind} in {target.api_version}"
-            raise KindMissing(404, "NotFound", words, target)
+            raise kind_missing(target)
         if target.name and resource.namespaced and not target.namespace:
             raise Invalid(0, "", "has no namespace, which its kind needs", target)
         if {target.namespace, target.name} & {".", ".."}:  # in a path these mean something else
@@ -184,25 +226,39 @@ class Reader:
         return resource.path(target.namespace, target.name, subresource)
 
     def _list(self, target: ObjectId, labels: str, metadata_only: bool, *, limit: int) -> Listing:
-        path = self._path(target)
         items: list[Body] = []
         token = ""
         while True:
-            query = _query(limit=str(limit or ""), labelSelector=labels, **{"continue": token})
-            page = self._connection.request(
-                "GET", path + query, target=target, headers=_METADATA_ONLY if metadata_only else {}
-            )
-            for item in page["items"] or ():
+            page = self._page(target, labels, metadata_only=metadata_only, limit=limit, token=token)
+            items += page.items
+            token = page.token
+            if not token:
+                return Listing(items, page.resource_version)
+
+    def _page(self, target: ObjectId, labels: str, *, metadata_only: bool = False, limit: int, token: str) -> Page:
+        query = _query(limit=str(limit or ""), labelSelector=labels, **{"continue": token})
+        headers = _METADATA_ONLY if metadata_only else {}
+        answer = self._connection.request("GET", self._path(target) + query, target=target, headers=headers)
+        try:
+            items, metadata = answer["items"] or [], answer["metadata"]
+            for item in items:
                 # Only the list says what its items are.
                 item["apiVersion"], item["kind"] = target.api_version, target.kind
-                items.append(item)
-            token = page["metadata"].get("continue")
-            if not token:
-                return Listing(items, page["metadata"]["resourceVersion"])
+            return Page(items, metadata["resourceVersion"], metadata.get("continue") or "")
+        except (KeyError, TypeError) as error:
+            raise Unavailable(0, "", "the answer is not a list; is this an API server?", target) from error
 
 
 class Writer(Reader):
-    """A `Reader` that can also change what the cluster holds."""
+    """A `Reader` that can also change what the cluster holds.
+
+    `fence` is called each time just before a write is sent, retries included, and raises where it must not be (as
+    `lease.Elector.fence` does). A dry run is no write.
+    """
+
+    def __init__(self, connection: Connection, fence: Callable[[], None] | None = None) -> None:
+        super().__init__(connection)
+        self._fence = fence
 
     def apply(self, body: Body, *, force: bool = False, manager: str = FIELD_MANAGER) -> Body:
         """Server-side apply: create the object, or set the fields that it states. What is now stored.
@@ -211,7 +267,8 @@ class Writer(Reader):
         over. With a resourceVersion in its metadata it is done only if the object still has that one; with
         the uid too, it is not made anew where somebody has deleted it. `manager` owns the fields.
         """
-        return _apply(self._connection, self._path(object_id(body)), body, force=force, dry_run=False, manager=manager)
+        path = self._path(object_id(body))
+        return _apply(self._connection, path, body, force=force, dry_run=False, manager=manager, fence=self._fence)
 
     def create(self, body: Body) -> Body:
         """Create the object, or raise `AlreadyExists`. What is now stored.
@@ -229,7 +286,13 @@ class Writer(Reader):
 
         def send(*, repeatable: bool) -> Body:
             return self._connection.request(
-                "POST", path, target=target, body=orjson.dumps(body), headers=_JSON, repeatable=repeatable
+                "POST",
+                path,
+                target=target,
+                body=orjson.dumps(body),
+                headers=_JSON,
+                repeatable=repeatable,
+                fence=self._fence,
             )
 
         try:
@@ -256,7 +319,13 @@ class Writer(Reader):
         path = self._path(target, subresource)
         query = _query(fieldManager=FIELD_MANAGER, fieldValidation="Strict")
         return self._connection.request(
-            "PUT", path + query, target=target, body=orjson.dumps(body), headers=_JSON, repeatable=False
+            "PUT",
+            path + query,
+            target=target,
+            body=orjson.dumps(body),
+            headers=_JSON,
+            repeatable=False,
+            fence=self._fence,
         )
 
     def delete(
@@ -280,7 +349,12 @@ class Writer(Reader):
         }
         try:
             answer = self._connection.request(
-                "DELETE", self._path(target), target=target, body=orjson.dumps(options), headers=_JSON
+                "DELETE",
+                self._path(target),
+                target=target,
+                body=orjson.dumps(options),
+                headers=_JSON,
+                fence=self._fence,
             )
         except NotFound:
             return None
@@ -307,6 +381,10 @@ class _Discovery:
             known = self._known.get((api_version, kind))
         return known
 
+    def knows(self, api_version: str, kind: str) -> bool:
+        """Whether the kind was found already. Asks nobody."""
+        return (api_version, kind) in self._known
+
     def _refresh(self, api_version: str) -> None:
         now = self._connection.retry.clock()
         read_at = self._read_at.get(api_version)
@@ -326,7 +404,14 @@ class _Discovery:
 
 
 def _apply(
-    connection: Connection, path: str, body: Body, *, force: bool, dry_run: bool, manager: str = FIELD_MANAGER
+    connection: Connection,
+    path: str,
+    body: Body,
+    *,
+    force: bool,
+    dry_run: bool,
+    manager: str = FIELD_MANAGER,
+    fence: Callable[[], None] | None = None,
 ) -> Body:
     metadata = body["metadata"]
     return connection.request(
@@ -336,6 +421,7 @@ def _apply(
         body=apply_patch(body),
         headers=_APPLY,
         guarded="resourceVersion" in metadata or "uid" in metadata,
+        fence=fence,
     )
 
 
@@ -367,6 +453,12 @@ def apply_patch(body: Body) -> bytes:
     if text.isascii() and b"\x7f" not in text:
         return text
     return _NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text.decode()).encode()
+
+
+def kind_missing(target: ObjectId) -> KindMissing:
+    """The error of whoever asks for an object of a kind that the cluster does not have."""
+    words = f"the cluster does not serve {target.kind} in {target.api_version}"
+    return KindMissing(404, "NotFound", words, target)
 
 
 def _group_path(api_version: str) -> str:

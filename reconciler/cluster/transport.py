@@ -1,8 +1,8 @@
-"""Requests to one API server: bounded connections, retries, fresh credentials.
+"""Requests to one API server: as many at a time as it can take, retries, fresh credentials.
 
-One `Connection` is shared by all threads of a process that talk to one cluster as one account. Its pool
-is the bound on requests in flight. A watch holds a connection of its own, so that watching can never
-starve writing.
+One `Connection` is shared by all threads of a process that talk to one cluster as one account, and so is
+its `Flow`, which says how many requests are in flight and whether the server is asked at all. A watch
+holds a connection of its own, so that watching can never starve writing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from reconciler.cluster.errors import KubeconfigError, Unavailable, from_answer
+from reconciler.cluster.flow import Flow
 from renderers.manifest import ObjectId
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Access(NamedTuple):
     host: str  #: "https://10.0.0.1:443", for messages
     prefix: str  #: the path under which the API is served: "" as a rule, "/k8s/clusters/c-1" behind Rancher
     authorization: Callable[[], str | None]  #: the header's value, renewed when it is about to expire
-    pool: urllib3.HTTPConnectionPool  #: for requests; blocks while all its connections are in use
+    pool: urllib3.HTTPConnectionPool  #: for requests; has as many connections as may ever be in flight
     watch_pool: urllib3.HTTPConnectionPool  #: for watches; does not block
 
 
@@ -44,8 +45,11 @@ class _Request(NamedTuple):
     method: str
     path: str
     target: ObjectId | None
+    began: float  #: when it was first to be sent, by the clock of `Retry`
     body: bytes | None = None
     headers: Mapping[str, str] = _NO_HEADERS
+    fence: Callable[[], None] | None = None
+    stream: bool = False  #: a watch: its answer is read as it comes
 
 
 class Timeouts(NamedTuple):
@@ -62,7 +66,8 @@ class Retry:
 
     At most `attempts` tries, none of which begins later than `deadline` seconds after the first. The n-th
     pause is drawn from 0 to `base * 2**n` seconds; where the server says Retry-After the pause comes on top
-    of that, so that clients do not come back all at once. No pause is longer than `longest` seconds.
+    of that, so that clients do not come back all at once. No pause is longer than `longest` seconds, that between
+    two looks at an unreachable server included.
     """
 
     attempts: int = 6
@@ -91,11 +96,18 @@ class Connection:
     """One API server, as one account. Safe to share between threads; `close` ends its watches.
 
     `load` reads the kubeconfig or the service account, and does so again when the server answers 401.
+    `connections` is the number of requests in flight that is never exceeded; within it the server's answers say how
+    many there are (`flow.Limit`). `observe` is told of each exchange, retries included: the method ("WATCH" for the
+    beginning of a watch), the HTTP status (0 where the answer was lost), and seconds. It is called by the thread that
+    made the request, and must not raise.
     """
 
     load: Callable[[], Access]
     retry: Retry = field(default_factory=Retry)
+    connections: int = 32
+    observe: Callable[[str, int, float], None] | None = None
     _access: Access = field(init=False)
+    _flow: Flow = field(init=False)
     _renewed_at: float | None = field(default=None, init=False)
     _renewing: threading.Lock = field(default_factory=threading.Lock, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
@@ -105,6 +117,7 @@ class Connection:
 
     def __post_init__(self) -> None:
         self._access = self.load()
+        self._flow = Flow(self._access.host, self.connections, self.retry.clock, self.retry.longest)
 
     @property
     def host(self) -> str:
@@ -116,6 +129,24 @@ class Connection:
         """Whether `close` was called."""
         return self._closed.is_set()
 
+    @property
+    def limit(self) -> int:
+        """How many requests may be in flight now."""
+        return self._flow.limit
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are in flight, watches not counted."""
+        return self._flow.in_flight
+
+    @property
+    def unreachable_since(self) -> float | None:
+        """When (by the clock of `retry`) the first of those requests was sent that have all got no answer.
+
+        None while the server answers.
+        """
+        return self._flow.unreachable_since
+
     def take_warnings(self) -> tuple[tuple[ObjectId | None, str], ...]:
         """What the server warned of since the last call (deprecated versions ...), each once."""
         with self._lock:
@@ -126,6 +157,7 @@ class Connection:
     def close(self) -> None:
         """End watches and pauses, and refuse further requests. Those under way are finished, without retries."""
         self._closed.set()
+        self._flow.close()
         with self._lock:
             streams = tuple(self._streams)
         for stream in streams:
@@ -143,14 +175,20 @@ class Connection:
         headers: Mapping[str, str] = _NO_HEADERS,
         repeatable: bool = True,
         guarded: bool = True,
+        fence: Callable[[], None] | None = None,
     ) -> dict[str, Any]:
         """Send a request until it is answered for good: the JSON object, or the `ApiError` that the answer means.
 
         `repeatable` says that doing it twice is doing it once; a request that is not is only sent again
-        when the server cannot have acted on it. `guarded`: see `errors.from_answer`.
+        when the server cannot have acted on it. `guarded`: see `errors.from_answer`. `fence` is called each time just
+        before it is sent, after every wait, and raises where it is not to be.
+
+        A server that has not answered anybody for a while is given up: `Unavailable` at once, but for one request at
+        a time that tries it (`flow.Breaker`).
         """
-        request = _Request(method, path, target, body, headers)
-        deadline = self.retry.clock() + self.retry.deadline
+        began = self.retry.clock()
+        request = _Request(method, path, target, began, body, headers, fence)
+        deadline = began + self.retry.deadline
         failures = 0
         while True:
             try:
@@ -158,19 +196,24 @@ class Connection:
                 return decoded(response.data, target)
             except Unavailable as error:
                 failures += 1
-                if error.maybe_done and not repeatable:
+                if (error.maybe_done and not repeatable) or self._flow.is_late(began):
                     raise
                 self.back_off(error, failures, deadline)
 
-    def lines(self, path: str, *, target: ObjectId) -> Iterator[bytes]:
+    def lines(
+        self, path: str, *, target: ObjectId, opened: Callable[[Callable[[], None]], None] | None = None
+    ) -> Iterator[bytes]:
         """The lines of a watch as they come, until it ends: by the server, a broken connection, silence, `close`.
 
-        A line that is cut off is left out. Raises `ApiError` where the watch is refused.
+        A line that is cut off is left out. `opened` is given, once the server has accepted, what ends this very watch
+        from any thread. Raises `ApiError` where the watch is refused.
         """
-        response = self._send(_Request("GET", path, target), stream=True)
+        response = self._send(_Request("GET", path, target, self.retry.clock(), stream=True))
         with self._lock:
             self._streams.add(response)
         try:
+            if opened is not None:
+                opened(lambda: _shut_down(response))
             unfinished: list[bytes] = []
             while not self.closed and (chunk := _chunk(response)):
                 *lines, rest = chunk.split(b"\n")
@@ -191,14 +234,12 @@ class Connection:
             raise error
         (self.retry.pause or self._closed.wait)(delay)
 
-    def _send(self, request: _Request, *, stream: bool = False, guarded: bool = True) -> urllib3.BaseHTTPResponse:
+    def _send(self, request: _Request, *, guarded: bool = True) -> urllib3.BaseHTTPResponse:
         """The answer, where it is a success; with fresh credentials where these were refused."""
         access = self._access
-        if self.closed:
-            raise Unavailable(0, "", f"{access.host}: the connection was closed", request.target, maybe_done=False)
-        response = _exchange(access, request, stream=stream)
+        response = self._exchange(access, request)
         if response.status == 401 and (renewed := self._renew(access)) is not access:
-            response = _exchange(renewed, request, stream=stream)
+            response = self._exchange(renewed, request)
         if "Warning" in response.headers:
             self._remember_warnings(request.target, response.headers["Warning"])
         if response.status >= 300:
@@ -209,6 +250,28 @@ class Connection:
                 guarded=guarded,
                 retry_after=_seconds(response.headers.get("Retry-After")),
             )
+        return response
+
+    def _exchange(self, access: Access, request: _Request) -> urllib3.BaseHTTPResponse:
+        """One answer, of whatever status, when it is this request's turn."""
+        verb = "WATCH" if request.stream else request.method
+        turn = self._flow.enter(verb, request.began, counted=not request.stream, target=request.target)
+        sent_at = self.retry.clock()
+        status, why, pause = None, "", 0.0
+        try:
+            if request.fence is not None:
+                request.fence()
+            response = _exchange(access, request)
+            status = response.status
+            if status >= 300 and (asked := _seconds(response.headers.get("Retry-After"))):
+                pause = self.retry.delay(1, asked)
+        except Unavailable as error:
+            status, why = 0, error.message.removeprefix(f"{access.host}: ")
+            raise
+        finally:
+            self._flow.leave(turn, sent_at, status, why=why, pause=pause)
+            if self.observe is not None and status is not None:
+                self.observe(verb, status, self.retry.clock() - sent_at)
         return response
 
     def _renew(self, refused: Access) -> Access:
@@ -269,21 +332,21 @@ def _shut_down(stream: urllib3.BaseHTTPResponse) -> None:
         stream.shutdown()
 
 
-def _exchange(access: Access, request: _Request, *, stream: bool) -> urllib3.BaseHTTPResponse:
+def _exchange(access: Access, request: _Request) -> urllib3.BaseHTTPResponse:
     headers = {"Accept": "application/json", "User-Agent": "trueup", **request.headers}
     if authorization := access.authorization():
         headers["Authorization"] = authorization
     with _lost_answers(access.host, request.target):
-        response = (access.watch_pool if stream else access.pool).urlopen(
+        response = (access.watch_pool if request.stream else access.pool).urlopen(
             request.method,
             access.prefix + request.path,
             body=request.body,
             headers=headers,
             retries=False,  # ours knows which request may be repeated
             redirect=False,  # a redirect must not carry the credentials elsewhere
-            preload_content=not stream,
+            preload_content=not request.stream,
         )
-        if stream and response.status >= 300:
+        if request.stream and response.status >= 300:
             response.read(cache_content=True)
         return response
 

@@ -172,7 +172,7 @@ def test_a_prediction_is_what_an_apply_would_store_and_stores_nothing(writer: Wr
 
 def test_a_reader_has_no_method_that_writes() -> None:
     public = {name for name in dir(Reader) if not name.startswith("_")}
-    assert public == {"get", "list", "predict", "resource", "user", "version", "watch"}
+    assert public == {"get", "list", "page", "predict", "resource", "user", "version", "watch", "watch_once"}
 
 
 def test_the_version_of_the_server(writer: Writer) -> None:

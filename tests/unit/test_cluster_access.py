@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def _no_kubeconfig_of_the_developer(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     [
         ({"exec": {"command": "touch", "apiVersion": "v1"}}, None, "runs a program (`exec`)"),
         ({"auth-provider": {"name": "gcp"}}, None, "runs an `auth-provider`"),
+        ({"exec": ""}, None, "runs a program (`exec`)"),
+        ({"auth-provider": {}}, None, "runs an `auth-provider`"),
         ({"tokenFile": "/var/run/secrets/kubernetes.io/serviceaccount/token"}, None, "sends a file (`tokenFile`)"),
         ({"client-certificate": "/a", "client-key": "/b"}, None, "reads a file (`client-certificate`)"),
         (None, {"server": "https://a", "insecure-skip-tls-verify": True}, "asks to trust any server"),
@@ -82,10 +85,74 @@ def test_an_exec_of_another_user_of_the_file_does_not_matter(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("trusted", [False, True])
-def test_impersonation_is_refused_as_the_client_would_ignore_it(tmp_path: Path, trusted: bool) -> None:
-    path = kubeconfig(tmp_path / "k", user={"token": SECRET, "as": "somebody"})
-    with pytest.raises(KubeconfigError, match=r"impersonation \(`as`\)"):
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("as", "somebody"),
+        ("as", ""),
+        ("as", None),
+        ("as-groups", []),
+        ("as-groups", ["system:masters"]),
+        ("as-groups", None),
+        ("as-uid", ""),
+        ("as-user-extra", {}),
+    ],
+)
+def test_impersonation_even_of_nobody_is_refused_as_the_client_would_ignore_it(
+    tmp_path: Path, trusted: bool, key: str, value: Any
+) -> None:
+    path = kubeconfig(tmp_path / "k", user={"token": SECRET, key: value})
+    with pytest.raises(KubeconfigError, match=rf"impersonation \(`{key}`\)") as caught:
         connect(path, trusted=trusted)
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "server", [None, 5, "", "https://", "https://:443", "https://a:b", "https://a:99999", "https://[::1", "kubernetes"]
+)
+@pytest.mark.parametrize("trusted", [False, True])
+def test_a_server_without_an_address_is_refused(tmp_path: Path, server: Any, trusted: bool) -> None:
+    path = kubeconfig(tmp_path / "k", cluster={"server": server})
+    with pytest.raises(KubeconfigError, match="names no `server`"):
+        connect(path, trusted=trusted)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "words"),
+    [
+        ({"proxy-url": "nonsense"}, "or of its proxy, is none"),
+        ({"proxy-url": 5}, "has no text as its `proxy-url`"),
+        ({"tls-server-name": ["a"]}, "has no text as its `tls-server-name`"),
+        ({"server": "https://a b"}, "the address of the server"),
+    ],
+)
+def test_what_only_the_first_request_would_stumble_over_is_refused_at_once(
+    tmp_path: Path, cluster: dict[str, Any], words: str
+) -> None:
+    path = kubeconfig(tmp_path / "k", cluster={"server": "https://10.0.0.1"} | cluster)
+    with pytest.raises(KubeconfigError, match=words):
+        connect(path)
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "".join(f"l{n}: &l{n}\n  <<: [*l{n - 1}, *l{n - 1}]\n" for n in range(1, 64)),
+        "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 64)),
+        "many: [" + "a, " * 300_000 + "]\n",
+    ],
+    ids=["merge keys", "aliases", "many values"],
+)
+def test_a_kubeconfig_that_is_data_costs_little_however_it_is_written(tmp_path: Path, bomb: str) -> None:
+    path = tmp_path / "k"
+    path.write_text(
+        "clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\nusers: [{name: u, user: {token: a}}]\n"
+        f"contexts: [{{name: x, context: {{cluster: c, user: u}}}}]\ncurrent-context: x\nl0: &l0 {{a: b}}\n{bomb}"
+    )
+    began = time.process_time()
+    with pytest.raises(KubeconfigError, match=r"uses an alias|more than 20,000 keys"):
+        connect(str(path))
+    assert time.process_time() - began < 3
 
 
 @pytest.mark.parametrize("trusted", [False, True])

@@ -238,6 +238,13 @@ def test_a_manager_with_quotes_in_its_name_is_read_as_it_is() -> None:
     assert error.conflicts == (('my "tool"', ".a"),)
 
 
+def test_a_manager_with_an_escape_of_go_alone_is_told_in_the_servers_words() -> None:
+    words = r'conflict with "my\x07tool"'
+    error = from_answer(409, status(409, "...", "Conflict", causes=[cause(".a", words, "FieldManagerConflict")]))
+    assert isinstance(error, FieldConflict)
+    assert error.conflicts == ((words, ".a"),)
+
+
 @pytest.mark.parametrize(
     ("code", "message", "causes", "field"),
     [
