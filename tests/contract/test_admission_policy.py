@@ -6,7 +6,6 @@ On a real API server alone: the embedded one has one user, who may do everything
 from __future__ import annotations
 
 import copy
-import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,13 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-from reconciler import ledger
+from reconciler import inventory, ledger
 from reconciler.cluster import Forbidden, Writer, connect
 from reconciler.records import Build, Cause, Promotion, to_body
-from tests.contract.client import MERGE, ROOT, Answer, Api, eventually
+from tests.contract import helm
+from tests.contract.client import APPLY, MERGE, Answer, Api, eventually
 from tests.sample_records import START, a_build, a_decision, a_promotion
 
-CHART = ROOT / "charts/trueup"
 Body = dict[str, Any]
 #: (user) -> the requests of that user.
 As = Callable[[str], "User"]
@@ -62,34 +61,6 @@ def asked_by(name: str) -> Cause:
     return Cause(kind="Manual", at=START, by=name, reason="please")
 
 
-def rendered(namespace: str) -> Iterator[Body]:
-    """The chart's templates as Helm renders them. They use these two expressions and no others."""
-    values = yaml.safe_load((CHART / "values.yaml").read_text())
-
-    def filled(found: re.Match[str]) -> str:
-        value: Any = {"Values": values, "Release": {"Namespace": namespace}}
-        for part in found[1].split("."):
-            value = value[part]
-        return str(value)
-
-    for template in sorted((CHART / "templates").glob("*.yaml")):
-        text = re.sub(r"\{\{ \.((?:Values|Release)\.[\w.]+) \}\}", filled, template.read_text())
-        assert "{{" not in text, template
-        yield from yaml.safe_load_all(text)
-
-
-def renamed(body: Body, namespace: str) -> Body:
-    """What has no namespace gets its name, so that tests do not meet, nor a chart that is installed there."""
-    body = copy.deepcopy(body)
-    if "namespace" not in body["metadata"]:
-        body["metadata"]["name"] += f"-{namespace}"
-    if "roleRef" in body:
-        body["roleRef"]["name"] += f"-{namespace}"
-    if "policyName" in body.get("spec", {}):
-        body["spec"]["policyName"] += f"-{namespace}"
-    return body
-
-
 def path_of(body: Body) -> str:
     group = f"/apis/{body['apiVersion']}"
     namespace = body["metadata"].get("namespace")
@@ -99,7 +70,7 @@ def path_of(body: Body) -> str:
 
 
 @pytest.fixture
-def as_(server: tuple[Path, str], api: Api, namespace: str) -> Iterator[As]:
+def as_(server: tuple[Path, str], api: Api, namespace: str, tmp_path: Path) -> Iterator[As]:
     """The chart is installed in the namespace of this test, where three people have its roles."""
     if server[1] != "real":
         pytest.skip("the embedded server has one user, who may do everything, and no admission policies")
@@ -107,26 +78,35 @@ def as_(server: tuple[Path, str], api: Api, namespace: str) -> Iterator[As]:
     assert ledger.ensure(Writer(connection)) == []
     connection.close()
     records = f"/apis/trueup.dev/v1/namespaces/{namespace}"
-    people = [binding(namespace, *given) for given in ROLES.items()]
-    installed = [renamed(body, namespace) for body in (*rendered(namespace), *people)]
+    name = f"trueup-{namespace}"
+    values = helm.MINIMUM | {"fullnameOverride": name, "environments": [{"name": f"{namespace}-env"}]}
+    chart = helm.rendered(values, namespace=namespace, chart=helm.chart_for(namespace, tmp_path))
+    people = [binding(namespace, person, f"{name}-{role}") for person, role in ROLES.items()]
+    needed = [body for body in chart if body["apiVersion"].startswith(("rbac.", "admissionregistration."))]
+    installed = [body for body in (*needed, *people) if body["metadata"].get("namespace") in (None, namespace)]
     for body in installed:
         answer = api.apply(path_of(body), body)
         assert answer.status == 201, answer.body
 
+    account = name
+
     def user(name: str) -> User:
-        return User(api, f"system:serviceaccount:{namespace}:trueup" if name == "reconciler" else name, records)
+        return User(api, f"system:serviceaccount:{namespace}:{account}" if name == "reconciler" else name, records)
 
     # Roles and policies have effect some time after they were stored.
     for name in (*ROLES, "reconciler"):
         eventually(lambda name=name: api("GET", f"{records}/builds", headers=user(name).headers).status == 200)
     forged = a_promotion(cause=asked_by("x"))
     eventually(lambda: "by must be alice" in user("alice").create(forged, dry_run=True).body.get("message", ""))
+    forged_plan = inventory_of(namespace, f"{PLAN} by nobody")
+    path = f"{maps_of(namespace)}?dryRun=All"
+    eventually(lambda: "in the name of another" in api("POST", path, forged_plan).body.get("message", ""))
     yield user
     for body in installed:
         api("DELETE", path_of(body))
 
 
-ROLES = {"alice": "trueup-approver", "bob": "trueup-approver", "victor": "trueup-viewer", "tina": "trueup-trigger"}
+ROLES = {"alice": "approver", "bob": "approver", "victor": "viewer", "tina": "trigger"}
 
 
 def binding(namespace: str, user: str, role: str) -> Body:
@@ -267,3 +247,112 @@ def test_the_policy_is_about_the_namespace_of_the_release_alone(as_: As, api: Ap
     elsewhere = User(api, "admin", "/apis/trueup.dev/v1/namespaces/default")
     elsewhere.headers = {}
     assert elsewhere.create(a_build(cause=asked_by("anybody")), dry_run=True).status == 201
+
+
+# -- who lifted a limit ----------------------------------------------------------------------------------------------
+
+PLAN = "0123456789ab"
+
+
+def maps_of(namespace: str) -> str:
+    return f"/api/v1/namespaces/{namespace}/configmaps"
+
+
+def inventory_of(namespace: str, approval: str = "") -> Body:
+    """As it is in the cluster, in the namespace of this test."""
+    body = inventory.to_config_map(inventory.Inventory(f"{namespace}-env"))
+    body["metadata"]["namespace"] = namespace
+    if approval:
+        body["metadata"]["annotations"][inventory.APPROVED] = approval
+    return body
+
+
+class Plans:
+    """The inventory of an environment: approvals of its plans are written into it."""
+
+    def __init__(self, as_: As, namespace: str) -> None:
+        self.as_, self.namespace = as_, namespace
+        self.path = f"{maps_of(namespace)}/{inventory_of(namespace)['metadata']['name']}"
+        applied = self.apply("reconciler", inventory_of(namespace))
+        assert applied.status == 201, applied.body
+
+    def apply(self, user: str, body: Body) -> Answer:
+        one = self.as_(user)
+        return one.api("PATCH", f"{self.path}?fieldManager=trueup", body, content_type=APPLY, headers=one.headers)
+
+    def put(self, user: str, change: Callable[[Body], Body]) -> Answer:
+        """What is there, changed."""
+        one = self.as_(user)
+        return one.api("PUT", self.path, change(one.api("GET", self.path).body), headers=one.headers)
+
+    def approve(self, user: str, *, by: str, plan: str = PLAN) -> Answer:
+        """By the very function that `reconcile approve` uses."""
+        return self.put(user, lambda body: inventory.with_approval(body, inventory.Approved(plan, by), "because"))
+
+    def approved(self) -> inventory.Approved | None:
+        return inventory.approved_in(self.as_("alice").api("GET", self.path).body)
+
+
+@pytest.fixture
+def plans(as_: As, namespace: str) -> Plans:
+    return Plans(as_, namespace)
+
+
+def test_people_approve_a_plan_in_their_own_name(plans: Plans) -> None:
+    answer = plans.approve("alice", by="alice")
+    assert answer.status == 200, answer.body
+    assert plans.approved() == (PLAN, "alice")
+    assert plans.approve("bob", by="bob").status == 200
+
+
+def test_nobody_approves_a_plan_in_the_name_of_another(plans: Plans, api: Api, namespace: str) -> None:
+    words = "nobody approves in the name of another: trueup.dev/approved must end in `by bob`"
+    assert is_refused(plans.approve("bob", by="alice"), words)
+    assert is_refused(plans.approve("bob", by="bob by alice"), words)
+    forged = api("POST", maps_of(namespace), inventory_of(namespace, f"{PLAN} by alice"))
+    assert is_refused(forged, "must end in `by admin`")
+
+
+def test_the_reconciler_approves_of_nothing_and_may_take_an_approval_back(plans: Plans) -> None:
+    reconciler = f"system:serviceaccount:{plans.namespace}:trueup-{plans.namespace}"
+    for by in ("alice", reconciler):
+        assert is_refused(plans.approve("reconciler", by=by), "the reconciler approves of nothing")
+    assert plans.approve("alice", by="alice").status == 200
+    # What it writes leaves the approval as it is,
+    wider = inventory_of(plans.namespace) | {"data": {"places": "v1 Service prod", "finished": ""}}
+    assert plans.apply("reconciler", wider).status == 200
+    assert plans.approved() == (PLAN, "alice")
+    # it cannot make another one of it,
+    assert is_refused(plans.approve("reconciler", by="alice", plan="f" * 12), "the reconciler approves of nothing")
+    # and takes it back when it was used.
+    assert plans.put("reconciler", inventory.without_approval).status == 200
+    assert plans.approved() is None
+
+
+def test_an_approval_has_a_form(plans: Plans) -> None:
+    for plan in ("", "012", "0123456789AB", "0123456789abc"):
+        answer = plans.approve("alice", by="alice", plan=plan)
+        assert (answer.status, "has the form `PLAN by USER`" in answer.body["message"]) == (422, True)
+
+
+def test_who_may_only_approve_changes_nothing_else_of_an_inventory(plans: Plans, api: Api) -> None:
+    def pointed_elsewhere(body: Body) -> Body:
+        return body | {"data": {"places": "v1 Secret kube-system"}}
+
+    assert is_refused(plans.put("alice", pointed_elsewhere), "written by the reconciler alone")
+    assert plans.put("alice", lambda body: body).status == 200
+    # Who may delete it could have made another one in its place: `reconcile` by an administrator, or in CI.
+    body = api("GET", plans.path).body
+    assert api("PUT", plans.path, pointed_elsewhere(body)).status == 200
+
+
+def test_who_may_only_look_approves_no_plan(plans: Plans) -> None:
+    for name in ("victor", "tina", "eve"):
+        assert is_refused(plans.approve(name, by=name), f'User "{name}" cannot update resource "configmaps"')
+
+
+def test_other_config_maps_are_nobodys_business(plans: Plans, api: Api, namespace: str) -> None:
+    other = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "other"}, "data": {"a": "b"}}
+    assert api("POST", maps_of(namespace), other).status == 201
+    elsewhere = inventory_of("default", f"{PLAN} by alice")
+    assert api("POST", f"{maps_of('default')}?dryRun=All", elsewhere).status == 201
