@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from threading import Event
 from typing import Literal, NamedTuple
 
-from reconciler import causes, inventory, plan, readiness
+from reconciler import causes, inventory, plan, readiness, system
 from reconciler.cluster import (
     FIELD_MANAGER,
     ApiError,
@@ -23,6 +23,7 @@ from reconciler.cluster import (
     Forbidden,
     KindMissing,
     KubeconfigError,
+    NotLeader,
     Stale,
     Terminating,
     Unauthorized,
@@ -40,7 +41,7 @@ from renderers.names import NAME
 #: Whose children a controller cleans up; everything else has none, and is deleted without waiting for a collector.
 _HAVE_DEPENDENTS = frozenset({"Deployment", "Job"})
 #: What tells that no other object of the cluster will fare better.
-_LOST = (KubeconfigError, Unauthorized, Unavailable)
+_LOST = (KubeconfigError, NotLeader, Unauthorized, Unavailable)
 #: A 500 may be about one object (a webhook that cannot be called) or about all: after so many, all is assumed.
 _OUTAGES = 8
 #: What no spec can mend.
@@ -265,7 +266,7 @@ class _Run:
     def _write(self, wanted: Inventory) -> None:
         """Only we write it, so a field that somebody else took is taken back."""
         if self.stored is None:
-            self.target.writer.apply(_system_namespace())
+            system.ensure_namespace(self.target.writer)
         self.target.writer.apply(inventory.to_config_map(wanted), force=True)
         self.stored = wanted
 
@@ -520,14 +521,6 @@ def _states_replicas(live: Body) -> bool:
     entries = live["metadata"].get("managedFields", ())
     ours = [entry for entry in entries if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"]
     return any("f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {}) for entry in ours)
-
-
-def _system_namespace() -> Body:
-    return {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": inventory.NAMESPACE, "labels": {"app.kubernetes.io/managed-by": "trueup"}},
-    }
 
 
 def _propagation(target: ObjectId) -> Literal["Foreground", "Background"]:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from importlib import resources
 from weakref import WeakSet
 
+from reconciler import system
 from reconciler.cluster import (
     AlreadyExists,
     ApiError,
@@ -120,7 +121,7 @@ def ensure(writer: Writer) -> list[str]:
         return []
     troubles: list[str] = []
     try:
-        ensure_namespace(writer)
+        system.ensure_namespace(writer)
     except Forbidden as error:
         troubles.append(f"{error} An administrator can: kubectl create namespace {NAMESPACE}")
     troubles += [trouble for definition in definitions() for trouble in _install(writer, definition)]
@@ -128,27 +129,6 @@ def ensure(writer: Writer) -> list[str]:
         _wait_until_served(writer)
         _ready.add(writer)
     return troubles
-
-
-def ensure_namespace(writer: Writer) -> None:
-    """Sees to it that the namespace of the records is there. Raises `ApiError`."""
-    if not _is_there(writer, ObjectId("v1", "Namespace", "", NAMESPACE)):
-        writer.apply(_namespace())
-
-
-def _is_there(reader: Reader, target: ObjectId) -> bool:
-    try:
-        return reader.get(target) is not None
-    except Forbidden:
-        return True  # an account that may not look was given its place by somebody
-
-
-def _namespace() -> Body:
-    return {
-        "apiVersion": "v1",
-        "kind": "Namespace",
-        "metadata": {"name": NAMESPACE, "labels": {"app.kubernetes.io/managed-by": "trueup"}},
-    }
 
 
 def _install(writer: Writer, definition: Body) -> Iterator[str]:

@@ -26,6 +26,8 @@ from reconciler.decisions import NotMeantError
 from reconciler.gates import is_static
 from reconciler.notify import Egress, Notifier
 from reconciler.outside import Outside, OutsideError
+from reconciler.promotion import Ledger
+from reconciler.records import Promotion, Verdict
 from reconciler.report import Told, Trouble
 from renderers.catalog import Catalog, Facts, automation_environment, promotion_order
 from schemas.environment import DataPlane
@@ -36,7 +38,8 @@ __all__ = ["Automator", "Progress", "Recall", "out_of_reach"]
 class Progress(NamedTuple):
     """What a step came to. `busy`: something goes on by itself, and another step will find more to do.
 
-    `until`: when the next step has something to do even though nothing happens before; None: never.
+    `until`: when the next step has something to do even though nothing happens before; None: never. `records`: as they
+    were after the step. `verdicts`: what gates and checks have said in it.
     """
 
     recall: Recall
@@ -44,6 +47,8 @@ class Progress(NamedTuple):
     trouble: tuple[Trouble, ...] = ()
     busy: bool = False
     until: datetime | None = None
+    records: Ledger | None = None
+    verdicts: tuple[tuple[Promotion, Verdict], ...] = ()
 
 
 def out_of_reach(catalog: Catalog, facts: Facts, error: ApiError) -> Progress:
@@ -136,7 +141,8 @@ class Automator:
         last = {one.where: one for one in desk.told}
         told = tuple(one for one in last.values() if self._told.get(one.where) != one.message)
         self._told |= {one.where: one.message for one in told}
-        return Progress(recall(desk), told, tuple(desk.trouble), desk.busy or self.questions.any, desk.until)
+        busy = desk.busy or self.questions.any
+        return Progress(recall(desk), told, tuple(desk.trouble), busy, desk.until, desk.ledger, tuple(desk.verdicts))
 
     def _desk(self, reader: Reader, writer: Writer | None = None, now: datetime | None = None) -> Desk:
         records, troubles = ledger.read(reader)

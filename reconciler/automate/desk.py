@@ -22,6 +22,7 @@ from reconciler.records import (
     Promotion,
     PromotionRequest,
     PromotionStatus,
+    Verdict,
     promotion_name,
 )
 from reconciler.report import Told, Trouble
@@ -65,6 +66,8 @@ class Desk:
         self.order = promotion_order(catalog)
         self.trouble = [Trouble("records", words) for words in troubles]
         self.told: list[Told] = []
+        #: What gates and checks have said in this step.
+        self.verdicts: list[tuple[Promotion, Verdict]] = []
         #: Something goes on by itself.
         self.busy = False
         #: When something is due even though nothing happens before.

@@ -55,6 +55,7 @@ def _advance(desk: Desk, one: Promotion) -> None:
             judged = desk.write_promotion(written, promotion.judged(written.status, verdicts, desk.now))
             if judged is None:
                 return
+            desk.verdicts += [(judged, verdict) for verdict in verdicts]
             written = judged
         elif written.status == one.status:
             return

@@ -34,12 +34,12 @@ from reconciler.daemon.keeper import Ties
 from reconciler.daemon.scribe import Reporter, Scribe
 from reconciler.daemon.secrets import Secrets
 from reconciler.lease import CONNECTIONS, RETRY, TIMEOUTS, Durations, Elector, identity
-from reconciler.ledger import ensure_namespace
 from reconciler.outside import Outside
 from reconciler.promotion import Ledger
 from reconciler.readiness import Readiness
 from reconciler.source.mirror import Mirror
 from reconciler.specs.index import Index
+from reconciler.system import ensure_namespace
 from reconciler.telling import standing
 from reconciler.telling.events import Events
 from reconciler.telling.logs import Log
@@ -133,6 +133,7 @@ class _Daemon:
             settings.mirrors,
             settings.interval_s,
             self.conductor.take_commits,
+            lambda failed, seconds: self.metrics.fetched("builds", seconds, failed=failed),
             self.health.beat,
         )
         self.reporter = Reporter(self.conductor, self.fleet, self.metrics, clock, settings.repository, settings.branch)

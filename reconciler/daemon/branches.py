@@ -26,6 +26,7 @@ class Branches:
     mirrors: Mapping[str, str]
     interval_s: float
     hand_on: Callable[[Commits], None]
+    heard: Callable[[bool, float], None]
     beat: Callable[[str], None]
     _asked: Event = field(default_factory=Event, init=False)
     _stopped: bool = field(default=False, init=False)
@@ -46,6 +47,8 @@ class Branches:
             self.beat("branches")
             began = time.monotonic()
             known, unresolved = facts.gather(self.catalog(), self.reader_of, self.mirrors)
+            if known.commits or unresolved:
+                self.heard(bool(unresolved), time.monotonic() - began)
             found = Commits(known.commits, unresolved)
             if found != before:
                 self.hand_on(found)

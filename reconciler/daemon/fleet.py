@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +18,8 @@ from reconciler.readiness import Readiness
 from reconciler.telling.events import Events
 from schemas.environment import DataPlane
 
-_STOP_SECONDS = 20.0
+#: For all of them together: Kubernetes gives a pod thirty seconds to end.
+_STOP_SECONDS = 15.0
 
 
 @dataclass(slots=True)
@@ -129,8 +131,9 @@ class Fleet:
         """Ends all threads, each after what it is doing."""
         for keeper in self.keepers.values():
             keeper.stop()
+        until = time.monotonic() + _STOP_SECONDS
         for thread in self._threads.values():
-            thread.join(_STOP_SECONDS)
+            thread.join(max(0.0, until - time.monotonic()))
 
     def close(self) -> None:
         """Lets go of the clusters."""

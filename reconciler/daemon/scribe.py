@@ -14,6 +14,7 @@ from reconciler.cluster import Writer
 from reconciler.daemon.follower import Delivered
 from reconciler.daemon.keeper import Drifted, Keeper, Pass
 from reconciler.plan import Op, Plan
+from reconciler.promotion import Ledger
 from reconciler.report import Done, Outcome
 from reconciler.source.mirror import Revision
 from reconciler.telling import standing
@@ -126,6 +127,12 @@ class Scribe:
 
     def progressed(self, progress: Progress) -> None:
         """Builds and promotions have moved on."""
+        for promotion, verdict in progress.verdicts:
+            if not verdict.name:  # of the gate, and not of a check
+                spec = promotion.spec
+                self.metrics.gate(spec.model, spec.environment, spec.automation, str(verdict.outcome))
+        if progress.records is not None:
+            self._count(progress.records)
         for told in progress.told:
             log.info("progress", where=told.where, what=told.message)
             word = told.message.partition(":")[0]
@@ -136,6 +143,14 @@ class Scribe:
         if said and said != self._told.get("records"):
             log.warning("trouble", why=said)
         self._told["records"] = said
+
+    def _count(self, records: Ledger) -> None:
+        self.metrics.builds(Counter(str(build.status.phase) for build in records.builds.values()))
+        phases: dict[str, Counter[str]] = {}
+        for promotion in records.promotions:
+            phases.setdefault(promotion.spec.environment, Counter())[str(promotion.status.phase)] += 1
+        for environment, counts in phases.items():
+            self.metrics.promotions(environment, counts)
 
     def led(self, leads: bool, me: str) -> None:
         """This replica begins to lead, or has ceased to."""

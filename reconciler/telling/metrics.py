@@ -94,7 +94,10 @@ class Metrics:
             "environment",
         )
 
-        self._gates = counter("gate_outcomes_total", "Verdicts of gates.", "environment", "outcome")
+        # Alerts of each model ask for it by this name and these labels: `renderers.metrics.GATE_VERDICTS`.
+        self._gates = counter(
+            "gate_verdicts_total", "Verdicts of gates.", "model", "environment", "automation", "outcome"
+        )
         self._promotions = _Tally(gauge("promotions", "Promotions on record, by phase.", "environment", "phase"))
         self._builds = _Tally(gauge("builds", "Builds on record, by phase.", "phase"))
 
@@ -194,9 +197,9 @@ class Metrics:
 
     # -- models --
 
-    def gate(self, environment: str, outcome: str) -> None:
-        """A gate has said passed, rejected, inconclusive or error."""
-        self._gates.labels(environment, outcome).inc()
+    def gate(self, model: str, environment: str, automation: str, outcome: str) -> None:
+        """A gate has said Passed, Rejected, Inconclusive or Error."""
+        self._gates.labels(model, environment, automation, outcome).inc()
 
     def promotions(self, environment: str, phases: Mapping[str, int]) -> None:
         """How many promotions into the environment are in which phase; one that is not in `phases` has none."""

@@ -31,7 +31,7 @@ def tell_everything(metrics: Metrics) -> None:
     metrics.drift_mended("prod", "Deployment")
     metrics.oldest_drift("prod", NOON)
     metrics.applied("prod", "c0ffee", NOON, NOON + timedelta(seconds=12))
-    metrics.gate("prod", "passed")
+    metrics.gate("churn", "prod", "weekly", "Passed")
     metrics.promotions("prod", {"Pending": 1})
     metrics.builds({"Running": 1})
     metrics.fetched("specs", 0.3)
@@ -69,7 +69,7 @@ def test_what_was_told_is_rendered(metrics: Metrics) -> None:
         "trueup_applied_revision_timestamp_seconds,environment=prod": NOON.timestamp() + 12,
         "trueup_applied_commit_timestamp_seconds,environment=prod": NOON.timestamp(),
         "trueup_commit_to_applied_seconds_sum,environment=prod": 12,
-        "trueup_gate_outcomes_total,environment=prod,outcome=passed": 1,
+        "trueup_gate_verdicts_total,automation=weekly,environment=prod,model=churn,outcome=Passed": 1,
         "trueup_promotions,environment=prod,phase=Pending": 1,
         "trueup_builds,phase=Running": 1,
         "trueup_git_fetches_total,repository=specs": 1,
