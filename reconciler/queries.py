@@ -38,7 +38,7 @@ def check(specs: Specs, places: Places) -> None:
             continue
         for question in _questions(found.spec):
             for rule, message, hint in _problems(question, _analytics(catalog, found.spec, order)):
-                said = f"automation {key[2]}: its SQL: {message}"
+                said = f"automation {key[2]}: its SQL: {message}."
                 specs.problems.append(places.problem(found.site, question.path, rule, said, hint))
 
 

@@ -158,22 +158,8 @@ def explore(
 
 
 def _minimal(states: list[State]) -> Automaton:
-    """Merges states that no text tells apart (Moore), and numbers what is left in order of reach."""
-    classes = [int(state.accepts) for state in states]
-    while True:
-        signatures = [
-            (
-                classes[number],
-                classes[state.default],
-                tuple((c, classes[t]) for c, t in state.moves if classes[t] != classes[state.default]),
-            )
-            for number, state in enumerate(states)
-        ]
-        numbers: dict[Hashable, int] = {}
-        refined = [numbers.setdefault(signature, len(numbers)) for signature in signatures]
-        if len(numbers) == len(set(classes)):
-            break
-        classes = refined
+    """Merges states that no text tells apart, and numbers what is left in order of reach."""
+    classes = _classes(states)
     order: dict[int, int] = {classes[0]: 0}
     merged: list[State] = []
     queue = [states[0]]
@@ -187,6 +173,41 @@ def _minimal(states: list[State]) -> Automaton:
             State(state.accepts, order[classes[state.default]], tuple((c, order[classes[t]]) for c, t in moves))
         )
     return Automaton(tuple(merged))
+
+
+def _classes(states: list[State]) -> list[int]:
+    """The class of each state; those of one class accept the same texts.
+
+    By Hopcroft, in n log n steps for each character. To compare all states again after each split takes n steps as
+    often as the longest text has characters: a second for an operand as long as the language allows.
+    """
+    moves = [dict(state.moves) for state in states]
+    into: list[list[list[int]]] = []  # for each character: which states go to a state
+    for character in {OTHER, *(character for named in moves for character in named)}:
+        sources: list[list[int]] = [[] for _ in states]
+        for number, state in enumerate(states):
+            sources[moves[number].get(character, state.default)].append(number)
+        into.append(sources)
+    classes = [int(state.accepts) for state in states]
+    members = [{number for number, its in enumerate(classes) if its == one} for one in (0, 1)]
+    pending = {0, 1}
+    while pending:
+        splitter = tuple(members[pending.pop()])
+        for sources in into:
+            touched: dict[int, set[int]] = {}
+            for target in splitter:
+                for source in sources[target]:
+                    touched.setdefault(classes[source], set()).add(source)
+            for old, part in touched.items():
+                if len(part) == len(members[old]):
+                    continue
+                new = len(members)
+                members[old] -= part
+                members.append(part)
+                for number in part:
+                    classes[number] = new
+                pending.add(new if old in pending or len(part) <= len(members[old]) else old)
+    return classes
 
 
 EVERYTHING = Automaton((State(True, 0, ()),))
@@ -218,29 +239,30 @@ def starting_with(text: str) -> Automaton:
 
 def ending_with(text: str) -> Automaton:
     """Every text with this suffix."""
-    return explore("", _longest_part(text), lambda seen: seen == text, set(text))
+    longest = _longest_part(text)
+    return explore(0, longest, lambda length: length == len(text), set(text))
 
 
 def containing(text: str) -> Automaton:
     """Every text with this in it."""
-    longest = _longest_part(text)
-    return explore(
-        "", lambda seen, character: seen if seen == text else longest(seen, character), lambda s: s == text, set(text)
-    )
+    longest, whole = _longest_part(text), len(text)
+
+    def step(length: int, character: str) -> int:
+        return length if length == whole else longest(length, character)
+
+    return explore(0, step, lambda length: length == whole, set(text))
 
 
-def _longest_part(text: str) -> Callable[[str, str], str]:
-    """Knuth, Morris and Pratt: the longest prefix of `text` that what was read ends with."""
+def _longest_part(text: str) -> Callable[[int, str], int]:
+    """Knuth, Morris and Pratt: the length of the longest prefix of `text` that what was read ends with."""
+    rows: list[dict[str, int]] = [{text[0]: 1}]
+    shorter = 0  # where the text without its first character has led
+    for length, character in enumerate(text[1:], 1):
+        rows.append({**rows[shorter], character: length + 1})
+        shorter = rows[shorter].get(character, 0)
+    rows.append(rows[shorter])
 
-    def step(seen: str, character: str) -> str:
-        if character == OTHER:
-            return ""
-        seen += character
-        while not text.startswith(seen):
-            seen = seen[1:]
-        return seen
-
-    return step
+    return lambda length, character: rows[length].get(character, 0)
 
 
 class _Number(NamedTuple):

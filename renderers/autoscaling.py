@@ -24,7 +24,7 @@ from renderers.serving import CONTAINER
 from renderers.template import Template
 from schemas.autoscaling import PERCENTILES, AutoScaleConfig, PrometheusTrigger
 from schemas.environment import Environment
-from schemas.matching import compile_re2
+from schemas.regex import compile_re2
 from schemas.variation import Variation
 
 _SCALED_OBJECT = Template("scaled-object")

@@ -29,11 +29,13 @@ from schemas.base import (
     TextMap,
     Threshold,
     VariationName,
+    has_steps,
     refuse,
     shared,
 )
 from schemas.build import AutomationBuildSpecification, FileType, Parameters
 from schemas.environment import Url
+from schemas.problem import quoted
 from schemas.resources import InstanceName
 from schemas.variation import DeploymentSpecification
 
@@ -101,6 +103,18 @@ class GitTrigger(SpecModel):
 
     paths: Annotated[Many[Annotated[str, Field(min_length=1, max_length=1024)]], Field(max_length=50)] = ()
     """Only commits that change one of these; none: the model's folder, and dependency_required_folders."""
+
+    @model_validator(mode="after")
+    def _paths_are_in_the_repository(self) -> Self:
+        for path in self.paths:
+            if has_steps(path.removeprefix("./")) or not path.isprintable():
+                refuse(
+                    "automation/path",
+                    f"{quoted(path)} is no path in a repository",
+                    at="paths",
+                    hint="write it from the root of the repository, such as models/churn",
+                )
+        return self
 
 
 class ManualTrigger(SpecModel):

@@ -365,6 +365,12 @@ RepositoryPath = Annotated[
     Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$", max_length=1024, examples=["main"]),
 ]
 
+
+def has_steps(path: str) -> bool:
+    """Whether a path, or an address with one, goes anywhere but downwards: no reader agrees with another on where."""
+    return any(part in (".", "..") for part in path.split("/"))
+
+
 #: A container image.
 Image = Annotated[
     str,

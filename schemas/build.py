@@ -19,6 +19,7 @@ from schemas.base import (
     SpecModel,
     Text,
     TextMap,
+    has_steps,
     refuse,
     shared,
 )
@@ -55,8 +56,8 @@ GitCommit = Annotated[
 Parameters = Annotated[Pairs, TextMap(r"^[A-Za-z_][A-Za-z0-9_.-]*$", (("n_estimators", "200"),))]
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=63)]
 
-#: What a spec may not say although the pattern of paths lets it through.
-_UPWARDS = re.compile(r"(^|[/#])\.{1,2}(/|$)|//.*//|\.lock(/|$)|\.\.")
+#: What no branch is called although the pattern lets it through.
+_NO_BRANCH = re.compile(r"\.lock(/|$)|\.\.")
 
 
 class BuildSpecification(SpecModel):
@@ -105,14 +106,18 @@ class BuildSpecification(SpecModel):
 
     @model_validator(mode="after")
     def _repository_is_sound(self) -> Self:
-        _, _, folder = self.git_uri.partition("#")
-        if _UPWARDS.search(folder) or folder.startswith("/"):
+        address, _, folder = self.git_uri.partition("#")
+        # What begins with a dot is a step, or belongs to git itself (.git/hooks).
+        parts = folder.rstrip("/").split("/")
+        if folder and any(not part or part.startswith(".") or ".." in part for part in parts):
             refuse(
                 "build/git-uri",
-                f"the folder {folder!r} leaves the repository",
+                f"the folder {folder!r} is no folder inside the repository",
                 at="git_uri",
                 hint="repository#models/churn",
             )
+        if has_steps(address):
+            refuse("build/git-uri", "the address has a step (. or ..) in it", at="git_uri", hint="write it out")
         if self.git_access_token_secret and self.git_ssh_token_secret:
             refuse(
                 "build/two-credentials",
@@ -143,7 +148,7 @@ class BuildSpecification(SpecModel):
 
 def check_branch(branch: str) -> None:
     """What `git check-ref-format` refuses beyond the pattern."""
-    if _UPWARDS.search(branch) or branch.endswith("."):
+    if _NO_BRANCH.search(branch) or branch.endswith("."):
         refuse("build/git-branch", f"{branch!r} is no branch name", at="git_branch")
 
 

@@ -22,6 +22,7 @@ from schemas.base import (
     SecretName,
     SpecModel,
     TextMap,
+    has_steps,
     refuse,
     shared,
 )
@@ -290,6 +291,13 @@ class Environment(SpecModel):
                 f"the namespace {namespace} is reserved",
                 at=at,
                 hint="write namespace: NAME, another one",
+            )
+        if has_steps(self.object_storage or ""):
+            refuse(
+                "environment/object-storage",
+                "object_storage has a step (. or ..) in it, which no storage takes for one",
+                at="object_storage",
+                hint="write it out",
             )
         if self.name in self.promote_after:
             refuse("environment/promote-after", "an environment cannot come after itself", at="promote_after")

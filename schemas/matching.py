@@ -10,10 +10,9 @@ Regular expressions are RE2 over octets, because Envoy reads them so: "." is one
 
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from functools import lru_cache
-from typing import Any
 
 from schemas.audience import DECIMAL, NUMERIC_OPERATORS, Audience, BinaryCondition, UnaryCondition
+from schemas.regex import compile_re2
 
 Condition = UnaryCondition | BinaryCondition
 Request = Mapping[str, str]
@@ -89,25 +88,6 @@ def holds(condition: Condition) -> Callable[[str | None], bool]:
     if condition.negate:
         return lambda value: value is not None and not compares(value)
     return lambda value: value is not None and compares(value)
-
-
-@lru_cache(maxsize=4096)
-def compile_re2(pattern: str) -> Any:
-    """The compiled pattern: `fullmatch(octets)` as in `re`, and `programsize`, which Envoy limits.
-
-    Raises ValueError, with the reason, for what RE2 does not read.
-    """
-    # Native code without types, which only specs with a regular expression pay for.
-    import re2  # type: ignore[import-untyped]  # noqa: PLC0415
-
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1
-    options.log_errors = False  # to stderr
-    try:
-        return re2.compile(pattern.encode("latin-1"), options)
-    except re2.error as error:
-        (reason,) = error.args
-        raise ValueError(reason.decode() if isinstance(reason, bytes) else reason) from error
 
 
 def _member_test(audience: Audience) -> Callable[[Request], bool]:

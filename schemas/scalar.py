@@ -29,8 +29,11 @@ _WORDS_OF_1_1 = {
     **dict.fromkeys(("n", "N", "no", "No", "NO", "off", "Off", "OFF"), "false"),
 }
 
+#: Scalars of YAML 1.1 with a type of their own (merge, value): some readers refuse them even as a value.
+_SIGNS_OF_1_1 = frozenset(("<<", "="))
+
 #: Text of which `meaning` may make something else than text: one of these words, or a start of a number.
-RESERVED_WORDS = frozenset([*_WORDS, *_WORDS_OF_1_1])
+RESERVED_WORDS = frozenset([*_WORDS, *_WORDS_OF_1_1, *_SIGNS_OF_1_1])
 NUMBER_STARTS = frozenset("0123456789+-.")
 
 _SMALL_INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})")  # surely fits into 64 bits
@@ -61,6 +64,8 @@ def meaning(text: str) -> str | int | float | bool | Refusal | None:
     if text in _WORDS_OF_1_1:
         value = _WORDS_OF_1_1[text]
         return _ambiguous(text, f"text to some YAML readers and {value} to others", f"write {value}, or ")
+    if text in _SIGNS_OF_1_1:
+        return _ambiguous(text, "text to some YAML readers and a sign of the language to others")
     if _INTEGER.fullmatch(text):
         return _integer(text, 10)
     if _DECIMAL.fullmatch(text):

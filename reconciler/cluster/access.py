@@ -162,14 +162,14 @@ _REFUSED_OF_CLUSTER = {
 def _refuse(files: str, user: dict[str, Any], cluster: dict[str, Any], *, trusted: bool) -> None:
     # The official client ignores `as`: requests would be made with more rights than asked for.
     problems = [f"asks for impersonation (`{key}`)" for key in user if key == "as" or key.startswith("as-")]
-    server = cluster.get("server")
+    server: Any = cluster.get("server")
     if not _is_address(server):
         problems.append("names no `server`")
     elif "@" in urlsplit(server).netloc:
         problems.append("has credentials in the address of the server")
-    for key in ("tls-server-name", "proxy-url"):  # which fail at the first request otherwise
-        if not isinstance(cluster.get(key, ""), str):
-            problems.append(f"has no text as its `{key}`")
+    # Else the first request would stumble over them.
+    texts = ("tls-server-name", "proxy-url")
+    problems += [f"has no text as its `{key}`" for key in texts if not isinstance(cluster.get(key) or "", str)]
     if not trusted:
         problems += [text for key, text in _REFUSED_OF_USER.items() if user.get(key) not in (None, False)]
         problems += [text for key, text in _REFUSED_OF_CLUSTER.items() if cluster.get(key) not in (None, False)]

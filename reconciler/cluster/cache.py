@@ -10,6 +10,7 @@ A cache that is not complete is never trusted: then the server is asked, as if t
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -71,7 +72,7 @@ class Cache:
         judge: Judge = lambda _: "",
         pace: Pace | None = None,
     ) -> None:
-        self._reader = reader
+        self.reader = reader
         self._heard = heard
         self._judge = judge
         self._pace = pace or Pace()
@@ -164,6 +165,11 @@ class Cache:
             found, _ = watch.shelf.select(watched.namespace, asked)
             yield from found
 
+    def states(self, watched: Watched) -> Counter[str]:
+        """How many objects of a watch are in which state, as far as it has come."""
+        watch = self._watches.get(watched)
+        return Counter() if watch is None else watch.shelf.states()
+
     def listing(self, watched: Watched) -> Listing | None:
         """All of these objects, decoded; None where the cache cannot tell. `KindMissing` where there can be none."""
         watch = self._complete(watched)
@@ -225,7 +231,7 @@ class Cache:
     # -- details
 
     def _watch(self, shelf: Shelf, delay: float) -> Watch:
-        return Watch(self._reader, shelf, self._heard, listers=self._listers, pace=self._pace, delay=delay)
+        return Watch(self.reader, shelf, self._heard, listers=self._listers, pace=self._pace, delay=delay)
 
     def _have(self, watches: dict[Watched, Watch]) -> None:
         by_kind: dict[tuple[str, str], list[Watch]] = {}
@@ -297,7 +303,11 @@ class CachedReader(Reader):
 
     def __init__(self, connection: Connection, cache: Cache) -> None:
         super().__init__(connection)
+        self._use(cache)
+
+    def _use(self, cache: Cache) -> None:
         self._cache = cache
+        self._discovery = cache.reader._discovery  # who installs a kind through this reader has found it for the watch
 
     def get(self, target: ObjectId) -> Body | None:
         """As `Reader.get`. Of an object that has other labels than those watched, the server is asked."""
@@ -332,7 +342,7 @@ class CachedReader(Reader):
         return found
 
     def _is_served_by_now(self, api_version: str, kind: str) -> bool:
-        """Whether a kind that the cache misses was found through this very reader: by who has just installed it."""
+        """Whether a kind that the cache misses has been found since: by whoever has just installed it."""
         if not self._discovery.knows(api_version, kind):
             return False
         self._cache.look_again(api_version, kind)
@@ -350,7 +360,7 @@ class CachedWriter(CachedReader, Writer):
 
     def __init__(self, connection: Connection, cache: Cache, fence: Callable[[], None] | None = None) -> None:
         Writer.__init__(self, connection, fence)
-        self._cache = cache
+        self._use(cache)
 
     def get(self, target: ObjectId) -> Body | None:
         """As `Reader.get`, from the server."""

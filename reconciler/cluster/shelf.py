@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import zlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -240,6 +240,7 @@ class Shelf:
         self._lock = Lock()
         self._entries: dict[str, dict[str, Entry]] = {}  # by namespace, by name
         self._arriving: dict[str, dict[str, Entry]] = {}
+        self._states: Counter[str] = Counter()
         self._was_complete = False
         #: What own writes took away, and when: the uid that was deleted, or the (namespace, name) that was left and the
         #: version up to which that holds
@@ -268,6 +269,11 @@ class Shelf:
             position = self.position
         found.sort(key=lambda one: one[0])
         return found, position
+
+    def states(self) -> Counter[str]:
+        """How many objects are in which state."""
+        with self._lock:
+            return +self._states
 
     def odd(self) -> list[str]:
         """A sentence for each object that could not be read or judged."""
@@ -307,6 +313,7 @@ class Shelf:
                 if _is_newer(known.version, arrived.version if arrived else position, unknown=False):
                     now.setdefault(namespace, {})[name] = known
             self._entries, self._arriving = now, {}
+            self._states = Counter(str(entry.state) for _, _, entry in _each(now))
             self.position, self.is_complete = position, True
             heard = list(self._compared(before, now, position)) if self._was_complete else []
             self._was_complete = True
@@ -411,10 +418,11 @@ class Shelf:
 
     def _set(self, namespace: str, name: str, entry: Entry | None) -> None:
         space = self._entries.setdefault(namespace, {})
+        if (known := space.pop(name, None)) is not None:
+            self._states[str(known.state)] -= 1
         if entry is not None:
+            self._states[str(entry.state)] += 1
             space[name] = entry
-        else:
-            space.pop(name, None)
         if not space:
             del self._entries[namespace]
 

@@ -232,7 +232,7 @@ def _retyped(types: list[str], instance: Any, written: str | None, node: Mapping
         if "boolean" in types and instance.lower() in ("true", "false", "yes", "no", "on", "off"):
             return f"write {'true' if instance.lower() in ('true', 'yes', 'on') else 'false'}, without quotes"
     if types == ["array"]:
-        return 'begin each item with "- "' if isinstance(instance, dict) else f"write [{_literal(instance)}]"
+        return 'begin each item with "- "' if isinstance(instance, dict) else f"write [{_key(_literal(instance))}]"
     if "integer" in types and isinstance(instance, float):
         return f"write {round(instance)}"
     return ""
@@ -332,8 +332,14 @@ def _what(path: Path) -> str:
     if not path:
         return "the document"
     if isinstance(path[-1], int):
-        return f"item {path[-1] + 1} of {path[-2]}" if len(path) > 1 else f"item {path[-1] + 1}"
-    return path[-1]
+        return f"item {path[-1] + 1} of {_key(path[-2])}" if len(path) > 1 else f"item {path[-1] + 1}"
+    return _key(path[-1])
+
+
+def _key(step: str | int) -> str:
+    """A key as it is, or in quotes where it is empty, long, or something that a terminal would obey."""
+    text = str(step)
+    return text if text.isprintable() and 0 < len(text) <= 60 else quoted(text)
 
 
 def _of(path: Path) -> str:
@@ -343,7 +349,7 @@ def _of(path: Path) -> str:
         return ""
     if len(path) == 3 and named[-1] in KINDS:
         return f" in this {KINDS[named[-1]][0]}"
-    return f" in {named[-1]}"
+    return f" in {_key(named[-1])}"
 
 
 def _shown(value: Any) -> str:
@@ -399,7 +405,7 @@ def _form(value: Any, node: Mapping[str, Any]) -> str:
         plain = re.sub(r"[^A-Za-z0-9]+", "-", value).strip("-")
         alike = (plain, plain.replace("-", "_"), plain.lower(), plain.lower().replace("-", "_"))
         for candidate in (value.strip(), value.lower(), *alike):
-            if candidate and _matches(pattern, candidate):
+            if candidate.isprintable() and candidate and _matches(pattern, candidate):
                 return f"write {_as_text(candidate)}"
     if examples := node.get("examples"):
         return f"such as {_as_text(examples[0])}"

@@ -89,11 +89,12 @@ def problems(
     table, and may be read; otherwise it is a mistake. `parameters`: the names that are bound.
     """
     try:
-        return list(_problems(sql, dialect, tables, parameters, elsewhere))
+        found = list(_problems(sql, dialect, tables, parameters, elsewhere))
     except _RefusedError as refused:
-        return [refused.problem]
+        found = [refused.problem]
     except RecursionError:
-        return [_TOO_DEEP]
+        found = [_TOO_DEEP]
+    return [Problem(rule, _printable(message), _printable(hint)) for rule, message, hint in found]
 
 
 def ready(query: Query, dialect: str, *, qualify: str = "", elsewhere: bool = False, style: Style) -> Prepared:
@@ -125,6 +126,11 @@ def prepared(sql: str, dialect: str, *, exclude_candidate: bool, qualify: str = 
         raise ValueError(refused.problem.message) from None
     except RecursionError:
         raise ValueError(_TOO_DEEP.message) from None
+
+
+def _printable(text: str) -> str:
+    """What a query says of itself may be a command to the terminal that shows it."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 _TOO_DEEP = Problem("sql/too-deep", "the query is nested too deeply", "take it apart with WITH")

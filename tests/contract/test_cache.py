@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,14 +181,15 @@ def test_what_others_do_is_heard_and_what_we_do_is_not(
 
 
 def test_a_status_is_heard_as_a_status_with_the_state_that_it_makes(
-    cache: Cache, ear: Ear, we: CachedWriter, api: Api, namespace: str, deployments: str
+    cache: Cache, ear: Ear, we: CachedWriter, api: Api, namespace: str
 ) -> None:
     followed(cache, Watched("apps/v1", "Deployment", namespace))
     paused = deployment(namespace)
     paused["spec"]["paused"] = True  # where controllers run, they do nothing but write its status, too
     we.apply(paused)
     status = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1, "readyReplicas": 1}
-    api("PATCH", f"{deployments}/d/status", {"status": status}, content_type=MERGE)
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/d/status"
+    api("PATCH", path, {"status": status}, content_type=MERGE)
     eventually(lambda: any(heard.state == "ready" for heard in ear.all))
     assert set(ear.told()) == {("STATUS", "d")}
     assert next(heard.was for heard in ear.all if heard.state == "ready") == "in progress"
@@ -384,7 +386,7 @@ def test_a_list_whose_token_expires_begins_again_and_is_never_a_part(
     they.apply(config_map(namespace, "real"))
     metadata = {"resourceVersion": "1", "continue": "token"}
     part = {"kind": "ConfigMapList", "apiVersion": "v1", "metadata": metadata, "items": [config_map(namespace, "part")]}
-    part["items"][0]["metadata"] |= {"uid": "u", "resourceVersion": "1"}  # type: ignore[index, operator]
+    part["items"][0]["metadata"] |= {"uid": "u", "resourceVersion": "1"}  # type: ignore[index]
     proxy.inject(answer(200, part), path=r"limit=500(?!.*continue)", times=3)
     proxy.inject(answer(410, GONE), path="continue=token", times=3)
     followed(cache, maps(namespace))
@@ -393,50 +395,70 @@ def test_a_list_whose_token_expires_begins_again_and_is_never_a_part(
     assert proxy.count("GET", r"limit=500(?!.*continue)") == 4
 
 
+def gadget_definition() -> tuple[Body, Watched]:
+    """A kind that no cluster has yet."""
+    plural = f"gadgets{uuid4().hex[:6]}"
+    group = f"{plural}.example.com"
+    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    definition = {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": "Cluster",
+            "names": {"plural": plural, "kind": "Gadget"},
+            "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
+        },
+    }
+    return definition, Watched(f"{group}/v1", "Gadget")
+
+
+def test_a_kind_that_we_install_is_there_for_us_at_once(connection: Connection, ear: Ear) -> None:
+    definition, gadgets = gadget_definition()
+    with closing(Cache(Reader(connection), ear, pace=replace(QUICK, missing=60.0))) as cache:
+        we = CachedWriter(connection, cache)
+        followed(cache, gadgets)
+        with pytest.raises(KindMissing):
+            we.list(*gadgets[:2])
+        installed = we.apply(definition)
+        eventually(lambda: we.resource(*gadgets[:2]))
+        made = we.apply({"apiVersion": gadgets.api_version, "kind": "Gadget", "metadata": {"name": "g"}})
+        assert [body["metadata"]["uid"] for body in we.list(*gadgets[:2]).items] == [made["metadata"]["uid"]]
+        eventually(lambda: cache.is_complete(gadgets) and not cache.is_missing(gadgets))
+        assert ear.told() == []
+    we.delete(object_id(installed), uid=installed["metadata"]["uid"])
+
+
 def test_a_kind_that_is_missing_is_complete_with_nothing_until_somebody_brings_it(
     connection: Connection, ear: Ear, they: Writer, proxy: FaultProxy
 ) -> None:
     # A server may leave the streams of a kind that is gone open, so these are renewed soon.
-    cache = Cache(Reader(connection), ear, pace=replace(QUICK, renewal=1.0))
-    reader = CachedReader(connection, cache)
-    plural = f"gadgets{uuid4().hex[:6]}"
-    group = f"{plural}.example.com"
-    gadgets = Watched(f"{group}/v1", "Gadget")
-    followed(cache, gadgets)
-    assert cache.is_missing(gadgets)
-    assert [trouble.sentence for trouble in cache.troubles()] == [
-        f"Gadget in all namespaces: the cluster does not serve Gadget in {group}/v1. {KindMissing.remedy}"
-    ]
-    asked = len(proxy.seen)
-    with pytest.raises(KindMissing):
-        reader.list(f"{group}/v1", "Gadget")
-    with pytest.raises(KindMissing):
-        reader.get(ObjectId(f"{group}/v1", "Gadget", "", "g"))
-    assert len(proxy.seen) <= asked + 1  # another look of the watch
-    schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    definition = they.apply(
-        {
-            "apiVersion": "apiextensions.k8s.io/v1",
-            "kind": "CustomResourceDefinition",
-            "metadata": {"name": f"{plural}.{group}"},
-            "spec": {
-                "group": group,
-                "scope": "Cluster",
-                "names": {"plural": plural, "kind": "Gadget"},
-                "versions": [{"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}],
-            },
-        }
-    )
-    eventually(lambda: they.resource(f"{group}/v1", "Gadget"))
-    they.apply({"apiVersion": f"{group}/v1", "kind": "Gadget", "metadata": {"name": "g"}})
-    eventually(lambda: ("ADDED", "g") in ear.told())
-    eventually(lambda: cache.is_complete(gadgets))
-    assert not cache.is_missing(gadgets)
-    assert [body["metadata"]["name"] for body in reader.list(f"{group}/v1", "Gadget").items] == ["g"]
-    they.delete(object_id(definition), uid=definition["metadata"]["uid"])
-    eventually(lambda: ("DELETED", "g") in ear.told())
-    eventually(lambda: cache.is_missing(gadgets))
-    cache.close()
+    with closing(Cache(Reader(connection), ear, pace=replace(QUICK, renewal=1.0))) as cache:
+        reader = CachedReader(connection, cache)
+        definition, gadgets = gadget_definition()
+        group = gadgets.api_version.removesuffix("/v1")
+        followed(cache, gadgets)
+        assert cache.is_missing(gadgets)
+        assert [trouble.sentence for trouble in cache.troubles()] == [
+            f"Gadget in all namespaces: the cluster does not serve Gadget in {group}/v1. {KindMissing.remedy}"
+        ]
+        asked = len(proxy.seen)
+        with pytest.raises(KindMissing):
+            reader.list(f"{group}/v1", "Gadget")
+        with pytest.raises(KindMissing):
+            reader.get(ObjectId(f"{group}/v1", "Gadget", "", "g"))
+        assert len(proxy.seen) <= asked + 1  # another look of the watch
+        definition = they.apply(definition)
+        eventually(lambda: they.resource(f"{group}/v1", "Gadget"))
+        they.apply({"apiVersion": f"{group}/v1", "kind": "Gadget", "metadata": {"name": "g"}})
+        eventually(lambda: ("ADDED", "g") in ear.told())
+        eventually(lambda: cache.is_complete(gadgets))
+        assert not cache.is_missing(gadgets)
+        assert [body["metadata"]["name"] for body in reader.list(f"{group}/v1", "Gadget").items] == ["g"]
+        they.delete(object_id(definition), uid=definition["metadata"]["uid"])
+        eventually(lambda: ("DELETED", "g") in ear.told())
+        eventually(lambda: cache.is_missing(gadgets))
 
 
 def test_what_is_forbidden_is_told_and_tried_again(
@@ -581,13 +603,12 @@ def test_a_cache_whose_listener_fails_is_not_complete_and_says_so(
         if heard.how != "COMPLETE":
             raise ListenerError
 
-    cache = Cache(Reader(connection), fail, pace=QUICK)
-    followed(cache, maps(namespace))
-    they.apply(config_map(namespace))
-    eventually(lambda: not cache.is_complete(maps(namespace)))
-    assert "its thread has crashed" in cache.troubles()[0].sentence
-    assert [args.exc_type for args in crashes] == [ListenerError]
-    cache.close()
+    with closing(Cache(Reader(connection), fail, pace=QUICK)) as cache:
+        followed(cache, maps(namespace))
+        they.apply(config_map(namespace))
+        eventually(lambda: not cache.is_complete(maps(namespace)))
+        assert "its thread has crashed" in cache.troubles()[0].sentence
+        assert [args.exc_type for args in crashes] == [ListenerError]
 
 
 def test_a_thousand_objects_arrive_in_pages(cache: Cache, api: Api, they: Writer, namespace: str) -> None:

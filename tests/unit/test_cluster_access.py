@@ -218,7 +218,7 @@ def test_what_is_no_kubeconfig_is_refused_without_being_quoted(tmp_path: Path, c
     assert SECRET not in str(caught.value)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(
     mutation=st.dictionaries(
         st.sampled_from(["clusters", "users", "contexts", "current-context"]),

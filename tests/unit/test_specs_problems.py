@@ -285,6 +285,13 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
     "automation/time-zone": [
         ("automations", TRIGGERED + "scheduled: {interval: Daily, time_zone: ▸Berlin}", "Europe/Berlin"),
     ],
+    "automation/path": [
+        (
+            "automations",
+            "name: a\nmodel: m\ntrigger: {git: {paths: ▸[a, ../b]}}\nbuild_spec: {git_uri: 'https://example.com/a'}\n",
+            "write it from the root of the repository, such as models/churn",
+        ),
+    ],
     "automation/trigger": [
         ("automations", TRIGGERED + "scheduled: {interval: Daily}\n  manual: ▸{}", "keep one of them"),
         ("automations", TRIGGERED.replace("trigger:\n  ", "trigger: ▸{}"), "scheduled: {interval: Daily}"),
@@ -466,6 +473,32 @@ def test_what_was_written_in_place_of_a_secrets_name_is_never_shown(kind: str, s
         assert problem.hint == "write the name of a Secret, never what is in it"
         assert "must be the name of a Secret" in problem.message
     assert not re.search("hunter|31415|true", f"{found}".replace(spec, ""), re.IGNORECASE)
+
+
+@pytest.mark.parametrize("key", ["\x1b[2J", "\u202egnp", "a\nb", "", "k" * 200])
+def test_a_key_that_a_terminal_would_obey_is_quoted(key: str) -> None:
+    wrong = f"{json.dumps(key)}: [x]"
+    for kind, spec in (
+        ("automations", HOOK + f"header_secrets: {{{wrong}}}"),
+        ("automations", AUTOMATION + wrong),
+        ("builds", BUILD + f"env_vars: {{{wrong}}}"),
+        (
+            "environments",
+            ENVIRONMENT + f"defaults: {{instance_templates: {{{json.dumps(key)}: {{cpu: x, memory: 1Gi}}}}}}",
+        ),
+    ):
+        found = [problem for problem in problems(document(kind, spec)) if problem.rule.startswith("schema/")]
+        assert found
+        for problem in found:
+            assert str(problem).isprintable()
+            assert len(str(problem)) < 600
+
+
+@pytest.mark.parametrize("pattern", ["(" * 500 + "a" + ")" * 500, "a{99999999999}", "[[a]", "[a||b]"])
+def test_no_regular_expression_stops_the_specs_beside_it(pattern: str) -> None:
+    regex = CONDITION + f"operator: UNARY_OPERATOR_TYPE_SAFE_REGEX_MATCH\n      operand: {json.dumps(pattern)}"
+    loaded = parse({"a.yaml": document("audiences", regex).encode(), "b.yaml": document("builds", BUILD).encode()})
+    assert loaded.catalog.builds
 
 
 def test_a_key_that_ends_like_a_secrets_is_told_by_its_name() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from decimal import Decimal
 from functools import reduce
 from operator import and_
@@ -123,3 +125,11 @@ def test_what_would_grow_without_bound_is_refused_at_once() -> None:
         (~literals(["x" * 1000])).pattern(4096)
     with pytest.raises(TooLarge):
         starting_with("abc").pattern(3)
+
+
+@pytest.mark.parametrize("make", [containing, ending_with, starting_with])
+@pytest.mark.parametrize("text", ["." * 1024, "ab" * 512, "a" * 930 + "".join(map(chr, range(33, 127)))])
+def test_a_text_as_long_as_the_language_allows_takes_moments(make: Callable[[str], Automaton], text: str) -> None:
+    began = time.process_time()
+    assert text in make(text)
+    assert time.process_time() - began < 5  # a tenth of it where nobody else computes; it has been a minute

@@ -1,0 +1,1 @@
+select * fr '/a'
