@@ -11,13 +11,10 @@ the complaint is where the mistake is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from reconciler.specs import references, traffic
-from reconciler.specs.places import Places
-from reconciler.specs.references import Specs
-from reconciler.specs.typed import read
+from reconciler.specs.index import Check, Index
 from renderers.catalog import Catalog
 from schemas.problem import Problem
 
@@ -30,15 +27,11 @@ class Loaded:
     problems: tuple[Problem, ...]
 
 
-def parse(files: Mapping[str, bytes], *checks: Callable[[Specs, Places], None]) -> Loaded:
+def parse(files: Mapping[str, bytes], *checks: Check) -> Loaded:
     """Reads all specs. `files`: name, as it is to be shown -> content. Never raises for what is in them.
 
     `checks` add problems that only others can see, such as those of SQL.
     """
-    places = Places(files)
-    typed = read(files, places)
-    specs = references.check(typed, places)
-    traffic.check(specs, places)
-    for check in checks:
-        check(specs, places)
-    return Loaded(specs.catalog(), tuple(sorted({*typed.problems, *specs.problems})))
+    index = Index(files.__getitem__, *checks)
+    index.replace(files)
+    return Loaded(index.catalog, index.problems)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,26 +11,24 @@ from schemas.reader import Document, Mark, read
 
 
 class Site(NamedTuple):
-    """Where a spec begins."""
+    """Which part of which file a spec is."""
 
     file: str
     document: int  #: the index of the YAML document among those of the file that are not empty
     path: Path  #: ("spec", "variations", 0)
-    line: int
-    column: int
 
 
 class Places:
     """Makes problems out of what is wrong with a part of a spec.
 
     Positions of all nodes would cost more memory than the specs themselves, so the few files that need them are
-    read a second time.
+    read a second time. `content` gives the bytes of a file.
     """
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
+    def __init__(self, content: Callable[[str], bytes]) -> None:
         @lru_cache(maxsize=16)
         def documents(file: str) -> list[Document]:
-            return read(file, files[file], marks=True).documents
+            return read(file, content(file), marks=True).documents
 
         self._documents = documents
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
+from reconciler.specs.environments import circles, shared_namespaces, with_those_before
+from reconciler.specs.names import Scope
 from reconciler.specs.places import Places
-from reconciler.specs.typed import Found, Typed, plain_name
+from reconciler.specs.typed import Found, Key, plain_name
 from reconciler.specs.wording import nearest, sentence
 from renderers import audiences
 from renderers.catalog import Catalog, Placed, promotion_order, units
@@ -17,22 +20,9 @@ from schemas.automation import Automation
 from schemas.base import EnvVars, SpecModel
 from schemas.build import Build
 from schemas.document import KINDS
-from schemas.environment import DataPlane, Environment
+from schemas.environment import Environment
 from schemas.problem import Path, Problem
 from schemas.variation import Traffic, Variation
-
-#: What a spec is known by: its kind, its name, and for a variation the model before the name.
-Key: TypeAlias = tuple[str, str, str]
-
-
-def key_of(kind: str, spec: SpecModel) -> Key:
-    """The key of a spec."""
-    match spec:
-        case Variation():
-            return kind, spec.model, spec.name
-        case Environment() | Build() | Audience() | Automation():
-            return kind, "", spec.name
-    raise AssertionError(f"{type(spec).__name__} is no kind of spec")
 
 
 class Reference(NamedTuple):
@@ -46,11 +36,14 @@ class Reference(NamedTuple):
 
 @dataclass(slots=True)
 class Specs:
-    """The specs that are still good, and why the others are not. Checks narrow it down."""
+    """The specs of a group that are still good, and why the others are not. Checks narrow it down.
+
+    `around` are the valid environments and audiences that decide about them.
+    """
 
     found: dict[Key, Found[Any]]
-    doubtful: set[str]
-    doubtful_models: set[str]
+    around: Mapping[Key, Found[Any]] = field(default_factory=dict)
+    doubtful_models: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
 
     def of(self, kind: str) -> list[Found[Any]]:
@@ -58,11 +51,13 @@ class Specs:
         return [found for key, found in self.found.items() if key[0] == kind]
 
     def drop(self, key: Key) -> None:
-        """Leaves a spec out. A model that loses a variation by it, given or implied, has none that can be trusted."""
+        """Leaves a spec out."""
         dropped = self.found.pop(key, None)
-        if dropped is None:
-            return
-        spec = dropped.spec
+        if dropped is not None:
+            self.doubt(dropped.spec)
+
+    def doubt(self, spec: SpecModel) -> None:
+        """A model that loses a variation with a spec, given or implied, has none that can be trusted."""
         if isinstance(spec, Variation) or (isinstance(spec, Automation) and spec.deployment_spec is not None):
             self.doubtful_models.add(plain_name(spec.model))
 
@@ -76,55 +71,68 @@ class Specs:
         return isinstance(spec, Build | Variation | Automation) and plain_name(spec.model) in self.doubtful_models
 
     def catalog(self) -> Catalog:
-        """What is left."""
+        """What is left, and what is around it."""
         by_kind: dict[str, dict[Any, Placed[Any]]] = {kind: {} for kind in KINDS}
-        for (kind, model, name), found in self.found.items():
-            by_kind[kind][(model, name) if kind == "variations" else name] = found.placed
+        for key, found in chain(self.around.items(), self.found.items()):
+            by_kind[key[0]][name_in_catalog(key)] = found.placed
         return Catalog(**by_kind)
 
 
-def check(typed: Typed, places: Places) -> Specs:
-    """The specs whose names are their own and whose references hold."""
-    specs, broken = _unique(typed, places)
+def name_in_catalog(key: Key) -> Any:
+    """What a catalog knows a spec of that key by."""
+    kind, model, name = key
+    return (model, name) if kind == "variations" else name
+
+
+def check(members: Sequence[Found[Any]], scope: Scope, places: Places) -> Specs:
+    """The specs of a group whose names are their own and whose references hold."""
+    specs, broken = _unique(members, scope, places)
     deployed_to = _deployed_to(specs)
-    defined = specs.found.keys() | deployed_to.keys()
+    variations = {key for key in specs.found if key[0] == "variations"} | deployed_to.keys()
     references: dict[Key, tuple[Reference, ...]] = {}
-    for found in typed.found:
-        key = key_of(found.kind, found.spec)
-        references[key] = tuple(_references(found.spec))
+    for found in members:
+        references[found.key] = tuple(references_of(found.spec))
         problems = [
             *_unsound_audience(found, places),
-            *_unknown(found, references[key], defined, specs.doubtful, places),
-            *_contradictions(found, specs, deployed_to, places),
+            *_unknown(found, references[found.key], variations, scope, places),
+            *_of_other_models(found, references[found.key], scope, places),
+            *_wrong_target(found, specs, deployed_to, scope, places),
             *_secrets_in_the_open(found, places),
         ]
         specs.problems += problems
         if any(problem.severity == "error" for problem in problems):
-            broken.add(key)
-    broken |= _circles(specs, places) | _shared_namespaces(specs, places)
+            broken.add(found.key)
+    environments = specs.of("environments")
+    broken |= circles(environments, specs.problems, places) | shared_namespaces(environments, specs.problems, places)
     for key in broken:
         specs.drop(key)
+    specs.around = _around(references.values(), scope)
     _drop_what_needs_them(specs, references)
     specs.drop_doubtful_models()
     _local_repositories(specs, places)
     return specs
 
 
-def _unique(typed: Typed, places: Places) -> tuple[Specs, set[Key]]:
+def _unique(members: Sequence[Found[Any]], scope: Scope, places: Places) -> tuple[Specs, set[Key]]:
     """The specs by name, and the names that two of them claim: neither can be preferred."""
-    specs = Specs({}, typed.doubtful, typed.doubtful_models)
+    specs = Specs({})
     claimed_twice: set[Key] = set()
-    for found in typed.found:
-        key = key_of(found.kind, found.spec)
-        first = specs.found.setdefault(key, found)
-        if first is not found:
-            claimed_twice.add(key)
-            message = f"{_called(key)} is defined twice; the first one is at {first.placed.origin}."
+    for found in members:
+        if found.kind in ("builds", "variations", "automations") and scope.is_doubtful_model(found.spec.model):
+            specs.doubtful_models.add(plain_name(found.spec.model))
+        claims = scope.claims(found.key)
+        if claims[0] is found:
+            specs.found[found.key] = found
+        else:
+            message = f"{_called(found.key)} is defined twice; the first one is at {claims[0].placed.origin}."
             specs.problems.append(
                 places.problem(
                     found.site, ("name",), "reference/duplicate-name", message, "rename or remove one of them"
                 )
             )
+        if len(claims) > 1:
+            claimed_twice.add(found.key)
+            specs.doubt(found.spec)
     return specs, claimed_twice
 
 
@@ -136,7 +144,8 @@ def _called(key: Key) -> str:
 # -- references ---------------------------------------------------------------------------------------------------
 
 
-def _references(spec: SpecModel) -> Iterator[Reference]:
+def references_of(spec: SpecModel) -> Iterator[Reference]:
+    """The specs that a spec names, in the order of what it says."""
     match spec:
         case Environment():
             for index, name in enumerate(spec.promote_after):
@@ -192,20 +201,30 @@ def _deployed_to(specs: Specs) -> dict[Key, Found[Automation]]:
     }
 
 
+def _around(references: Iterable[Iterable[Reference]], scope: Scope) -> dict[Key, Found[Any]]:
+    """The valid audiences and environments that are named, and which environments decide about the order of these."""
+    named = {reference.key for of_spec in references for reference in of_spec}
+    audiences = {key: scope.audience(key) for key in named if key[0] == "audiences"}
+    found = {key: audience for key, audience in audiences.items() if audience is not None}
+    return found | with_those_before(named, scope.environments)
+
+
 def _unknown(
-    found: Found[Any], references: Iterable[Reference], defined: Set[Key], doubtful: set[str], places: Places
+    found: Found[Any], references: Iterable[Reference], variations: Set[Key], scope: Scope, places: Places
 ) -> Iterator[Problem]:
+    """`variations` are those of the group, given or implied: nobody else may have one of its models."""
     for path, key, _ in references:
         kind, model, name = key
-        if key in defined or plain_name(name) in doubtful:
+        if key in variations or (kind != "variations" and scope.claims(key)) or scope.is_doubtful(name):
             continue
         word = KINDS[kind][0]
-        known = sorted(other for one, of, other in defined if (one, of) == (kind, model))
+        own = sorted(name for _, of, name in variations if of == model)
+        known = own if kind == "variations" else scope.names_like(kind, name)
         message = f'There is no {word} "{name}"' + (f' of the model "{model}".' if model else ".")
         yield places.problem(found.site, path, f"reference/unknown-{word}", message, _known(name, known, word))
 
 
-def _known(name: str, known: list[str], word: str) -> str:
+def _known(name: str, known: Sequence[str], word: str) -> str:
     if meant := nearest(name, known):
         return f"write {meant}"
     article = "an" if word[0] in "ae" else "a"
@@ -258,26 +277,29 @@ def _variables(spec: Any) -> Iterator[tuple[Path, EnvVars]]:
                 yield (key,), part.env_vars
 
 
-def _contradictions(
-    found: Found[Any], specs: Specs, deployed_to: Mapping[Key, Found[Automation]], places: Places
+def _of_other_models(
+    found: Found[Any], references: Iterable[Reference], scope: Scope, places: Places
 ) -> Iterator[Problem]:
-    spec = found.spec
-    if isinstance(spec, Variation | Automation):
-        for path, key, _ in _references(spec):
-            other = specs.found.get(key)
-            if other is not None and key[0] in ("builds", "automations") and other.spec.model != spec.model:
-                message = f'{_called(key)} is of the model "{other.spec.model}", and this is one of "{spec.model}".'
+    for path, key, _ in references:
+        if key[0] in ("builds", "automations") and (claims := scope.claims(key)):
+            model, own = claims[0].spec.model, found.spec.model
+            if model != own:
+                message = f'{_called(key)} is of the model "{model}", and this is one of "{own}".'
                 yield places.problem(found.site, path, "reference/other-model", message)
-    if isinstance(spec, Automation) and spec.deployment_spec is not None:
-        yield from _wrong_target(found, specs, deployed_to, places)
 
 
 def _wrong_target(
-    found: Found[Automation], specs: Specs, deployed_to: Mapping[Key, Found[Automation]], places: Places
+    found: Found[Any],
+    specs: Specs,
+    deployed_to: Mapping[Key, Found[Automation]],
+    scope: Scope,
+    places: Places,
 ) -> Iterator[Problem]:
     """What is wrong with the variation that an automation deploys to."""
-    spec, target = found.spec, found.spec.deployment_spec
-    assert target is not None
+    spec = found.spec
+    if not isinstance(spec, Automation) or spec.deployment_spec is None:
+        return
+    target = spec.deployment_spec
     key: Key = ("variations", spec.model, target.variation_name)
     path: Path = ("deployment_spec", "variation_name")
     variation = specs.found.get(key)
@@ -288,7 +310,7 @@ def _wrong_target(
             message = f'The automation "{first.name}" deploys to the variation "{key[2]}" as well.'
             hint = "give each automation a variation of its own"
             yield places.problem(found.site, path, "reference/two-automations", message, hint)
-        if not (target.environments or spec.environment or specs.of("environments") or specs.doubtful):
+        if not (target.environments or spec.environment or scope.has_environments()) and scope.is_whole():
             message, hint = "There is no environment to deploy to.", "define one: environments: [{name: local}]"
             yield places.problem(found.site, ("deployment_spec",), "reference/no-environment", message, hint)
         return
@@ -308,55 +330,6 @@ def _wrong_target(
             hint = f"add {environment} to the environments of the variation"
             where = ("deployment_spec", "environments", index)
             yield places.problem(found.site, where, "reference/not-served-there", message, hint)
-
-
-def _circles(specs: Specs, places: Places) -> set[Key]:
-    """The environments whose promote_after leads back to themselves; told once for each circle."""
-    after = {found.name: found.spec.promote_after for found in specs.of("environments")}
-    in_circles: set[str] = set()
-    for found in specs.of("environments"):
-        circle = _way_back(found.name, after)
-        if circle and found.name not in in_circles:
-            in_circles.update(circle)
-            message = f"promote_after goes in a circle: {' after '.join((*circle, found.name))}."
-            problem = places.problem(
-                found.site, ("promote_after",), "reference/circle", message, "break it at one place"
-            )
-            specs.problems.append(problem)
-    return {("environments", "", name) for name in in_circles}
-
-
-def _way_back(start: str, after: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """The names from `start` to where it is named again; [] if it is not."""
-    ways = {start: [start]}
-    queue = [start]
-    for name in queue:
-        for before in after.get(name, ()):
-            if before == start:
-                return ways[name]
-            if before not in ways:
-                ways[before] = [*ways[name], before]
-                queue.append(before)
-    return []
-
-
-def _shared_namespaces(specs: Specs, places: Places) -> set[Key]:
-    """Two environments in one namespace would take each other's objects for their own."""
-    shared: set[Key] = set()
-    first_in: dict[tuple[DataPlane, str], Found[Environment]] = {}
-    for found in specs.of("environments"):
-        spec = found.spec
-        first = first_in.setdefault((spec.data_plane, spec.namespace_name), found)
-        if first is not found:
-            shared |= {("environments", "", first.name), ("environments", "", spec.name)}
-            message = (
-                f'The environment "{first.name}" ({first.placed.origin}) has the namespace '
-                f"{spec.namespace_name} of the same cluster."
-            )
-            below: Path = ("namespace",) if spec.namespace else ("name",)
-            hint = "give each environment a namespace of its own"
-            specs.problems.append(places.problem(found.site, below, "reference/shared-namespace", message, hint))
-    return shared
 
 
 def _local_repositories(specs: Specs, places: Places) -> None:
@@ -403,7 +376,7 @@ def _served_in(spec: Automation, catalog: Catalog) -> tuple[str, ...]:
 def _drop_what_needs_them(specs: Specs, references: Mapping[Key, tuple[Reference, ...]]) -> None:
     """Leaves out what refers to something that is left out, until nothing does."""
     while True:
-        there = specs.found.keys() | _deployed_to(specs).keys()
+        there = specs.found.keys() | _deployed_to(specs).keys() | specs.around.keys()
         lacking = {
             key: missing
             for key in specs.found
@@ -413,13 +386,13 @@ def _drop_what_needs_them(specs: Specs, references: Mapping[Key, tuple[Reference
             break
         for key in lacking:
             specs.drop(key)
-    environments = {name for kind, _, name in specs.found if kind == "environments"}
+    environments = {name for kind, _, name in specs.around if kind == "environments"}
     for key, found in list(specs.found.items()):
         narrowed = _narrowed(found.spec, environments)
         if narrowed is None:
             specs.drop(key)
         elif narrowed is not found.spec:
-            specs.found[key] = replace(found, spec=narrowed)
+            specs.found[key] = found.replaced(narrowed)
             if isinstance(found.spec, Variation):
                 _keep_builds_in_place(specs, found.spec, environments)
 
@@ -430,7 +403,7 @@ def _keep_builds_in_place(specs: Specs, variation: Variation, environments: Set[
         key = ("builds", "", variation.in_environment(name).build or "")
         if name not in environments and key in specs.found and specs.found[key].spec.environment is None:
             build = specs.found[key].spec.model_copy(update={"environment": name})
-            specs.found[key] = replace(specs.found[key], spec=build)
+            specs.found[key] = specs.found[key].replaced(build)
 
 
 def _narrowed(spec: SpecModel, environments: Set[str]) -> SpecModel | None:

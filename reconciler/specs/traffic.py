@@ -128,7 +128,7 @@ def _same_priority(unit: Unit, specs: Specs) -> Iterator[Finding]:
     for priority, group in groupby(placed, key=lambda audience: audience.spec.priority):
         same = list(group)
         if len(same) > COMPARED:
-            found = specs.found["audiences", "", same[COMPARED].spec.name]
+            found = specs.around["audiences", "", same[COMPARED].spec.name]
             message = f"{len(same)} audiences of {unit.model} in {{where}} have the same priority {priority}."
             hint = f"give them priorities; {COMPARED} of them at most may have the same"
             yield Finding(found, ("priority",), "traffic/audience-order", message, hint)
@@ -136,7 +136,7 @@ def _same_priority(unit: Unit, specs: Specs) -> Iterator[Finding]:
         for first, second in combinations(same, 2):
             if bool(_conditions(first)) != bool(_conditions(second)) or disjoint(first.spec, second.spec):
                 continue
-            found = specs.found["audiences", "", second.spec.name]
+            found = specs.around["audiences", "", second.spec.name]
             message = (
                 f'A request to {unit.model} in {{where}} can match both "{first.spec.name}" ({first.origin}) and '
                 f'"{second.spec.name}", which have the same priority {priority}.'

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files as resources
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import jsonschema_rs
 from pydantic import ValidationError
 
 import schemas
 from reconciler.specs.places import Places, Site
+from reconciler.specs.sharing import shared
 from reconciler.specs.wording import Fault, in_words, of_types
 from renderers.catalog import Placed
 from renderers.manifest import Origin
@@ -27,66 +28,113 @@ from schemas.variation import Variation
 
 S_co = TypeVar("S_co", bound=SpecModel, covariant=True)
 
+#: What a spec is known by: its kind (the key under `spec`), its name, and for a variation the model before the name.
+Key: TypeAlias = tuple[str, str, str]
+
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[S_co]):
     """A valid spec, and where it is."""
 
-    spec: S_co
-    kind: str  #: the key under `spec`: "variations"
-    site: Site
+    placed: Placed[S_co]  #: as a catalog holds it
+    key: Key
+    document: int  #: the index of its YAML document, as in `Site`
+
+    @property
+    def spec(self) -> S_co:
+        """The spec itself."""
+        return self.placed.spec
+
+    @property
+    def kind(self) -> str:
+        """The key under `spec`: "variations"."""
+        return self.key[0]
 
     @property
     def name(self) -> str:
         """Its name. Every kind has one."""
-        name: str = self.spec.name  # type: ignore[attr-defined]  # of all types in KINDS
-        return name
+        return self.key[2]
 
     @property
-    def placed(self) -> Placed[S_co]:
-        """As a catalog holds it. A variation is called by its model too: every model may have a `default`."""
-        name = f"{self.spec.model}/{self.name}" if isinstance(self.spec, Variation) else self.name
-        site = self.site
-        return Placed(self.spec, Origin(site.file, site.line, KINDS[self.kind][0], name, site.column, site.path))
+    def site(self) -> Site:
+        """Which part of its file it is."""
+        return Site(self.placed.origin.file, self.document, self.placed.origin.path)
+
+    def replaced(self, spec: Any) -> Found[Any]:
+        """The same with another spec in its place."""
+        return Found(Placed(spec, self.placed.origin), self.key, self.document)
+
+    @property
+    def rank(self) -> tuple[str, int, int, int]:
+        """Where it stands among all specs of all files. Of two with one name, the first is the one that is meant."""
+        file, document, (_, _, index) = self.site
+        return file, document, _KIND_RANK[self.kind], int(index)
 
 
-@dataclass(slots=True)
-class Typed:
-    """What is in the files, each spec by itself.
+_KIND_RANK = {kind: rank for rank, kind in enumerate(KINDS)}
+
+
+def _found(site: Site, line: int, column: int, spec: Any) -> Found[Any]:
+    """A spec that was read. A variation is called by its model too: every model may have a `default`."""
+    kind = str(site.path[1])
+    model = spec.model if isinstance(spec, Variation) else ""
+    called = f"{model}/{spec.name}" if model else spec.name
+    origin = Origin(site.file, line, KINDS[kind][0], called, column, site.path)
+    return Found(Placed(spec, origin), (kind, model, spec.name), site.document)
+
+
+class Typed(NamedTuple):
+    """What is in a file, each spec by itself.
 
     `doubtful` are all names that the unreadable parts mention, as `plain_name` has them: whether one of them
     exists cannot be said. `doubtful_models` are the models that may lack a variation because of it.
     """
 
-    found: list[Found[SpecModel]] = field(default_factory=list)
+    found: tuple[Found[Any], ...] = ()
+    problems: tuple[Problem, ...] = ()
+    doubtful: frozenset[str] = frozenset()
+    doubtful_models: frozenset[str] = frozenset()
+
+
+def read(file: str, content: bytes, places: Places) -> Typed:
+    """The specs of a file that are valid by themselves, in their order."""
+    reading = read_yaml(file, content)
+    draft = _Draft()
+    draft.problems += reading.problems
+    unread = not reading.whole
+    for number, document in enumerate(reading.documents):
+        # What precedes a syntax error may be a piece of something: text that lost its colon is no document.
+        if reading.whole or isinstance(document.value, dict):
+            unread |= not _read_document(draft, file, number, document, places)
+    if unread:
+        words = plain_names(_WORD.findall(content.decode(errors="replace")))
+        draft.doubtful |= words
+        draft.doubtful_models |= words
+    return draft.finished()
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A `Typed` that is being made."""
+
+    found: list[Found[Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     doubtful: set[str] = field(default_factory=set)
     doubtful_models: set[str] = field(default_factory=set)
 
+    def finished(self) -> Typed:
+        # Nearly all files leave no doubt, and share one empty set.
+        doubtful = frozenset(self.doubtful) or _NO_NAMES
+        return Typed(tuple(self.found), tuple(self.problems), doubtful, frozenset(self.doubtful_models) or _NO_NAMES)
 
-def read(files: Mapping[str, bytes], places: Places) -> Typed:
-    """All specs that are valid by themselves, in the order of the files."""
-    typed = Typed()
-    for file in sorted(files):
-        reading = read_yaml(file, files[file])
-        typed.problems += reading.problems
-        unread = not reading.whole
-        for number, document in enumerate(reading.documents):
-            # What precedes a syntax error may be a piece of something: text that lost its colon is no document.
-            if reading.whole or isinstance(document.value, dict):
-                unread |= not _read_document(typed, file, number, document, places)
-        if unread:
-            words = plain_names(_WORD.findall(files[file].decode(errors="replace")))
-            typed.doubtful |= words
-            typed.doubtful_models |= words
-    return typed
 
+_NO_NAMES: frozenset[str] = frozenset()
 
 #: What a name looks like. In a file that is not understood, every word may be one.
 _WORD = re.compile(r"[A-Za-z0-9](?:[-_.A-Za-z0-9]*[A-Za-z0-9])?")
 
 
-def _read_document(typed: Typed, file: str, number: int, document: Document, places: Places) -> bool:
+def _read_document(draft: _Draft, file: str, number: int, document: Document, places: Places) -> bool:
     """Adds what is in a document. False if there may be specs in it that could not be told apart."""
     value, broken = document.value, list(document.stand_ins)
     if not validator().is_valid(value):
@@ -94,26 +142,26 @@ def _read_document(typed: Typed, file: str, number: int, document: Document, pla
         faults = in_words(validator().iter_errors(value), schema(), marked)
         faults = [fault for fault in faults if not _starts_with_one(fault.path, document.stand_ins)]
         broken += [fault.path for fault in faults]
-        typed.problems += [fault.problem(file, marked) for fault in faults]
+        draft.problems += [fault.problem(file, marked) for fault in faults]
     if not isinstance(value, dict) or value.get("api_version") != "v1" or not isinstance(value.get("spec"), dict):
         return False
     broken_specs = {path[:3] for path in broken}
     for path, raw in _specs(value["spec"]):
         kind = str(path[1])
         if path in broken_specs:
-            _doubt(typed, raw, kind)
+            _doubt(draft, raw, kind)
             marked = places.document(file, number)
-            typed.problems += [fault.problem(file, marked) for fault in _also_wrong(value, path, broken)]
+            draft.problems += [fault.problem(file, marked) for fault in _also_wrong(value, path, broken)]
             continue
         try:
             spec = KINDS[kind][1].model_validate(raw)
         except ValidationError as error:
             marked = places.document(file, number)
-            typed.problems += [fault.problem(file, marked) for fault in of_types(error, value, path)]
-            _doubt(typed, raw, kind)
+            draft.problems += [fault.problem(file, marked) for fault in of_types(error, value, path)]
+            _doubt(draft, raw, kind)
         else:
             mark = document.marks[path]
-            typed.found.append(Found(spec, kind, Site(file, number, path, mark.line, mark.column)))
+            draft.found.append(_found(Site(file, number, path), mark.line, mark.column, shared(spec)))
     return all(len(bad) > 2 for bad in broken)
 
 
@@ -137,16 +185,22 @@ def _specs(spec: Mapping[str, Any]) -> Iterator[tuple[Path, Any]]:
         items = spec.get(kind)
         if isinstance(items, list):
             for index, raw in enumerate(items):
-                yield ("spec", kind, index), raw
+                yield _path(kind, index), raw
 
 
-def _doubt(typed: Typed, raw: Any, kind: str) -> None:
+@lru_cache(maxsize=1024)
+def _path(kind: str, index: int) -> Path:
+    # Where each spec has a file of its own, all paths are the same few.
+    return "spec", kind, index
+
+
+def _doubt(draft: _Draft, raw: Any, kind: str) -> None:
     names = plain_names(_texts(raw))
-    typed.doubtful |= names
+    draft.doubtful |= names
     if kind in ("builds", "audiences", "environments"):
         return  # what serves or names one of them is left out for it
     model = raw.get("model") if isinstance(raw, dict) else None
-    typed.doubtful_models |= plain_names([model]) if isinstance(model, str) else names
+    draft.doubtful_models |= plain_names([model]) if isinstance(model, str) else names
 
 
 def plain_names(names: Iterable[str]) -> set[str]:

@@ -175,6 +175,17 @@ def test_two_automations_of_one_name_that_deploy_to_different_variations_are_one
     assert rules(load(automations=text)) == ["reference/duplicate-name"]
 
 
+def test_one_name_for_automations_of_two_models_costs_both_for_each_lacks_a_variation() -> None:
+    text = "api_version: v1\nspec:\n  automations:\n" + "".join(
+        f"    - {{name: nightly, model: {model}, trigger: manual, build_spec: {{git_uri: 'https://example.com/m'}}, "
+        f"deployment_spec: {{variation_name: c}}}}\n"
+        for model in ("churn", "fraud")
+    )
+    loaded = load(automations=text)
+    assert rules(loaded) == ["reference/duplicate-name"]
+    assert models(loaded) == set()
+
+
 @pytest.mark.parametrize(
     ("environments", "told"),
     [("", "reference/no-environment"), ("environments: [{name: local, approval: perhaps}]", "schema/value")],
