@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from types import MappingProxyType
@@ -46,15 +46,17 @@ def build(
     facts: Facts,
     unresolved: Unresolved = MappingProxyType({}),
     unclear: Unclear = MappingProxyType({}),
+    *,
+    asked: Callable[[Unit], bool] = lambda _: True,
 ) -> Iterator[Rendered]:
-    """Every unit of the catalog, rendered, in a stable order.
+    """Every unit of the catalog that is `asked` for, rendered, in a stable order.
 
     A unit with a build of an unresolved branch waits: its objects would carry an id that is not the build's. A
     preview names no branch as unresolved, and shows provisional ids instead. Of one of which it is unclear what it
     serves, what there is stays, and only its builds are made: what is to take over could never become ready otherwise.
     """
     wanted_by: dict[tuple[DataPlane, ObjectId], Origin] = {}
-    for unit in units(catalog, facts):
+    for unit in filter(asked, units(catalog, facts)):
         unknown = (branch for branch in _branches(unit) if branch in unresolved and branch not in facts.commits)
         waits = next((unresolved[branch] for branch in unknown), "")
         if waits:

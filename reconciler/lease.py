@@ -53,6 +53,11 @@ _SENSIBLE = range(1, 3601)
 _LOOK = 0.6
 _SOON = 0.1  # seconds, at most: somebody else wrote the Lease just now
 
+#: Annotation of the Lease: when a replica that waits heard of a push, for the one that leads.
+PUSHED = "trueup.dev/pushed"
+#: Seconds between two such notes of one replica: each costs the leader a renewal that it has to repeat.
+_NOTE_EVERY = 5.0
+
 
 class Record(NamedTuple):
     """What a Lease says."""
@@ -142,7 +147,8 @@ class Elector:
     `writer` has a connection of its own (`RETRY`, `TIMEOUTS`, `CONNECTIONS`) and no fence. `me` must be the name of
     this process alone (`identity`). `on_change` is told True when this replica begins to lead and False when it has
     ceased to; it is called by the thread of `run`, which a hanging request holds up for a time-out, so `leads` may be
-    False before, and it must not raise. `clock` is monotonic, `now` the wall clock, which is written and never read.
+    False before, and it must not raise. `on_push` is called likewise, when another replica was told of a push
+    (`poke`). `clock` is monotonic, `now` the wall clock, which is written and never read.
 
     Who comes when somebody has just deleted the Lease, and never saw it, takes it at once; its holder notices with its
     next renewal. Give a Lease to another replica by ending its holder, not by deleting it.
@@ -159,10 +165,12 @@ class Elector:
         name: str = "trueup",
         durations: Durations | None = None,
         on_change: Callable[[bool], None] = lambda _: None,
+        on_push: Callable[[], None] = lambda: None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.me = me
         self.on_change = on_change
+        self.on_push = on_push
         #: what keeps the election from going on, a sentence for people; "" where nothing does
         self.trouble = ""
         self._writer = writer
@@ -175,6 +183,9 @@ class Elector:
         self._record: Record | None = None
         self._seen_at = -inf
         self._version = ""
+        self._shown: tuple[str, object] = ("", None)  # what it said last: of a push, and of its holder
+        self._push_heard = threading.Event()
+        self._next_note = -inf
         self._leads_until = -inf  # the one word on whether we lead: a number, which time itself makes untrue
         self._since: float | None = None
         self._told = False
@@ -201,6 +212,10 @@ class Elector:
             other = self.holder
             who = f"{other} does" if other and other != self.me else "nobody is known to"
             raise NotLeader(f"{self.me} does not lead ({who}), so it writes nothing")
+
+    def poke(self) -> None:
+        """There was a push, and this replica was told: whoever leads will be, within a renewal. Returns at once."""
+        self._push_heard.set()
 
     def run(self, stop: threading.Event) -> None:
         """Takes part in the election until `stop` is set, then gives the Lease back.
@@ -253,6 +268,7 @@ class Elector:
         lease = float(ceil(self._durations.lease))
         match decide(self._record, self._seen_at, now, self.me, leads=self.leads, duration=lease):
             case Wait(seconds):
+                self._note_push(now)
                 return min(seconds, self._between(_LOOK))
             case Lost():
                 self._leads_until = -inf
@@ -262,6 +278,7 @@ class Elector:
                 if not self.leads:
                     self._since = self._clock()
                 self._leads_until = now + self._durations.renew_deadline
+                self._push_heard.clear()  # who leads need not tell itself
                 self._say("")
         return self._between(self._durations.retry)
 
@@ -281,7 +298,15 @@ class Elector:
         version = (body.get("metadata") or {}).get("resourceVersion")
         if not version:
             raise Unavailable(0, "", "the answer is not a Lease; is this an API server?", self._target)
-        self._see(version)
+        pushed, spec = _pushed(body), body.get("spec")
+        before, self._shown = self._shown, (pushed, spec)
+        is_note = pushed not in ("", before[0])
+        if is_note and spec == before[1]:
+            self._version = version  # by another replica that waits: that is no sign of its holder's life
+        else:
+            self._see(version)
+        if is_note:
+            self.on_push()
         self._record, wrong = read(body)
         self._say(f"{self._target}: {wrong}; its holder mends it, or it is taken over" if wrong else "")
 
@@ -290,9 +315,27 @@ class Elector:
         if version != self._version:
             self._version, self._seen_at = version, self._clock()
 
+    def _note_push(self, now: float) -> None:
+        """Leave word of a push on a Lease that is somebody's. Its holder meets it with its next renewal."""
+        if self._body is None or now < self._next_note or not self._push_heard.is_set():
+            return
+        self._push_heard.clear()
+        metadata = self._body["metadata"]
+        annotations = {**(metadata.get("annotations") or {}), PUSHED: self._moment()}
+        try:
+            stored = self._writer.update(self._body | {"metadata": metadata | {"annotations": annotations}})
+        except ApiError:
+            self._push_heard.set()
+            raise
+        self._next_note = now + _NOTE_EVERY
+        self._version, self._shown = stored["metadata"]["resourceVersion"], (_pushed(stored), stored.get("spec"))
+
+    def _moment(self) -> str:
+        return self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
     def _write(self, *, holder: str, seconds: int) -> None:
         """Create it, or replace the very version that was seen."""
-        moment = self._now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        moment = self._moment()
         spec = {"holderIdentity": holder, "leaseDurationSeconds": seconds, "renewTime": moment}
         if self._body is None:
             spec |= {"acquireTime": moment, "leaseTransitions": 0}
@@ -325,3 +368,7 @@ class Elector:
     def _between(self, seconds: float) -> float:
         """So that replicas that started together do not ask together for ever."""
         return seconds * (0.75 + 0.25 * self._jitter())
+
+
+def _pushed(body: Body) -> str:
+    return str((body["metadata"].get("annotations") or {}).get(PUSHED, ""))

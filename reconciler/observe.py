@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from reconciler import inventory
 from reconciler.cluster import (
+    FIELD_MANAGER,
     ApiError,
     DryRunUnsupported,
     FieldConflict,
@@ -153,20 +154,27 @@ def judged(
 
     `known` are the environments with an inventory there. `audit` asks about what looks clean, too: the server may have
     learned defaults since, and admission may want something else by now.
+
+    A member that somebody took the label from is one still: what we have applied says so itself, and what was seen to
+    vanish and is there again is not what was there before. One with the label of another set is that set's.
     """
-    members = seen.members
-    missing = [manifest for manifest in manifests if manifest.id not in members]
+    missing = [manifest for manifest in manifests if manifest.id not in seen.members]
     strangers = _strangers(reader, missing, pool)
+    lost = {t for t, body in strangers.items() if not _owner(body) and (t in seen.vanished or _was_applied(body))}
+    bodies = pool.map(lambda target: _found(reader, target), lost)
+    members = {**seen.members, **{object_id(body): body for body in bodies if body is not None}}
+    missing = [manifest for manifest in missing if manifest.id not in members]
+    others = {target: _owner(body) for target, body in strangers.items() if target not in lost}
     # A namespace is often made by whoever runs the cluster: joining one that belongs to nobody takes nothing away.
     owners = {inventory.set_id(name): f"environment {name}" for name in known}
-    foreign = {t: owners.get(owner, owner) for t, owner in strangers.items() if owner or t.kind != "Namespace"}
+    foreign = {t: owners.get(owner, owner) for t, owner in others.items() if owner or t.kind != "Namespace"}
     asked = [m for m in manifests if m.id in members and _is_asked(m, members[m.id], audit=audit)]
     if verify:
         asked += [m for m in missing if m.id not in foreign and not seen.has_run(m.id)]
-    namespaces = {m.id.name for m in missing if m.id.kind == "Namespace" and m.id not in strangers}
+    namespaces = {m.id.name for m in missing if m.id.kind == "Namespace" and m.id not in others}
     answers = pool.map(lambda manifest: predict(reader, manifest, namespaces), asked)
     predictions = {manifest.id: answer for manifest, answer in zip(asked, answers, strict=True)}
-    return replace(seen, foreign=foreign, predictions=predictions)
+    return replace(seen, members=members, foreign=foreign, predictions=predictions)
 
 
 def _is_asked(manifest: Manifest, live: Body, *, audit: bool) -> bool:
@@ -241,12 +249,12 @@ def _members(reader: Reader, environment: str, places: Iterable[Place], pool: Ex
     return {object_id(body): body for bodies in pool.map(listed, sorted(places)) for body in bodies}
 
 
-def _strangers(reader: Reader, missing: Sequence[Manifest], pool: Executor) -> dict[ObjectId, str]:
-    """Of the desired objects that are not members, those that exist all the same, and whose label they have."""
+def _strangers(reader: Reader, missing: Sequence[Manifest], pool: Executor) -> dict[ObjectId, Body]:
+    """Of the desired objects that are not members, those that exist all the same: of many, their metadata only."""
     wanted = {manifest.id for manifest in missing}
     if len(wanted) <= _FEW:
         bodies = pool.map(lambda target: _found(reader, target), sorted(wanted))
-        return {object_id(body): _owner(body) for body in bodies if body is not None}
+        return {object_id(body): body for body in bodies if body is not None}
     places = sorted({inventory.place_of(target) for target in wanted})
 
     def listed(place: Place) -> list[Body]:
@@ -256,12 +264,8 @@ def _strangers(reader: Reader, missing: Sequence[Manifest], pool: Executor) -> d
         except KindMissing:
             return []
 
-    found: dict[ObjectId, str] = {}
-    for body in (body for bodies in pool.map(listed, places) for body in bodies):
-        target = object_id(body)
-        if target in wanted:
-            found[target] = _owner(body)
-    return found
+    listings = pool.map(listed, places)
+    return {target: body for bodies in listings for body in bodies if (target := object_id(body)) in wanted}
 
 
 def _found(reader: Reader, target: ObjectId) -> Body | None:
@@ -269,6 +273,12 @@ def _found(reader: Reader, target: ObjectId) -> Body | None:
         return reader.get(target)
     except KindMissing:
         return None
+
+
+def _was_applied(body: Body) -> bool:
+    """Whether fields of it are ours: what people make, or another program does, has none."""
+    entries = body["metadata"].get("managedFields") or ()
+    return any(entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply" for entry in entries)
 
 
 def _owner(body: Body) -> str:

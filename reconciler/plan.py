@@ -207,10 +207,11 @@ _NOTHING_BESIDE = Beside()
 class Observed:
     """What an environment's cluster has.
 
-    `members` carry the environment's label. `foreign` are desired objects that exist without it: id -> whose they
-    are, in words, or "" where nobody says so. `predictions` exist for what a local look could not call clean.
-    `rebuilt`: the inventory was lost or corrupt, so that members were looked for everywhere we know of. `vanished`:
-    desired objects that were seen to be deleted by somebody else. `beside`: what else there is.
+    `members` carry the environment's label, or are desired and somebody took it from them. `foreign` are other desired
+    objects that exist without it: id -> whose they are, in words, or "" where nobody says so. `predictions` exist for
+    what a local look could not call clean. `rebuilt`: the inventory was lost or corrupt, so that members were looked
+    for everywhere we know of. `vanished`: desired objects that were seen to be deleted by somebody else. `beside`: what
+    else there is.
     """
 
     environment: str
@@ -344,6 +345,8 @@ def approved(plan: Plan, approvals: Collection[str]) -> Plan:
     unused = sorted(set(approvals) - {guard.approval for guard in plan.guards})
     if unused and left:
         remark = f" (what was approved is another plan: {', '.join(unused)})"
+        held = {(guard.environment, guard.message) for guard in left}
+        changes = tuple(replace(c, held=c.held + remark) if (c.environment, c.held) in held else c for c in changes)
         left = [replace(guard, message=guard.message + remark) for guard in left]
     return replace(plan, changes=changes, guards=tuple(left))
 
@@ -390,7 +393,7 @@ def _change(manifest: Manifest, observed: Observed) -> Change:
     if not (change.is_action or change.op is Op.CONFLICT):
         return change
     live = observed.members.get(manifest.id)
-    asked_before = manifest.id in observed.vanished if live is None else _hash(live) == _hash(manifest.body)
+    asked_before = manifest.id in observed.vanished or (live is not None and _hash(live) == _hash(manifest.body))
     return replace(change, drift=True, by=_by(observed.predictions.get(manifest.id))) if asked_before else change
 
 

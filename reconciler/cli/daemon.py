@@ -105,6 +105,8 @@ def run(
     import gc
 
     gc.enable()  # a run is short and does without; this one is not
+    # Manifests are many objects, and in no cycles. As often as by default, a fifth of a long apply would go there.
+    gc.set_threshold(20_000, 20, 20)
     gc.freeze()
     try:
         daemon.run(settings, version("trueup"), now, stop)

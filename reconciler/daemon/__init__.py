@@ -52,6 +52,8 @@ from schemas.environment import DataPlane
 log = Log(__name__)
 
 _REPORT_SECONDS = 2.0
+#: For the Events of one cluster, at the end: another replica waits to lead, and the cluster may be away.
+_LAST_WORDS_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class _Daemon:
         self.secrets = Secrets(
             partial(self.fleet.reader, self.home), settings.git_secret, settings.webhook_secret, settings.signers_secret
         )
+        self.fleet.plane(self.home)  # without a way to the records there is nothing to begin with
         self.follower = self._follower()
         outside = Outside(self.fleet.reader, settings.home, settings.mirrors)
         self.conductor = Conductor(
@@ -154,6 +157,8 @@ class _Daemon:
             thread.start()
         reported = 0.0
         revision = ""
+        # Whoever stops it, a signal's handler even, sets one event; and the conductor sleeps on another.
+        Thread(target=self._end, name="end", daemon=True).start()
         while not self.stop.is_set():
             self.health.beat("conductor")
             self.conductor.turn()
@@ -167,12 +172,18 @@ class _Daemon:
         log.info("ends")
         self.follower.stop()
         self.branches.stop()
-        self.fleet.stop()  # nothing is written from here on
-        self.conductor.close()
-        self.fleet.close()
-        electing.set()
+        self.fleet.stop()
+        for plane in self.fleet.planes.values():
+            plane.events.close(_LAST_WORDS_SECONDS)
+        electing.set()  # nothing is written any more, and who takes over need not wait for what follows
         if voter is not None:
             voter.join(5.0)
+        self.conductor.close()
+        self.fleet.close()
+
+    def _end(self) -> None:
+        self.stop.wait()
+        self.bell.set()
 
     def _report(self) -> None:
         if self.command.leads:
@@ -198,7 +209,8 @@ class _Daemon:
             self.scribe.led(leads, me)
             self.bell.set()
 
-        return Elector(writer, me, now=self.clock, durations=self.settings.durations, on_change=changed)
+        durations = self.settings.durations
+        return Elector(writer, me, now=self.clock, durations=durations, on_change=changed, on_push=self._poll)
 
     def _follower(self) -> Follower:
         settings = self.settings
@@ -233,11 +245,20 @@ class _Daemon:
                 self.settings.repository,
                 self.settings.branch,
                 self.secrets.webhook_secrets,
-                self.follower.poll_now,
+                self._pushed,
                 self.clock,
                 self.metrics.webhook,
             )
         return Web(telling, webhook)
+
+    def _pushed(self) -> None:
+        """A webhook was called. The Service in front of it does not know who leads."""
+        self._poll()
+        if self.elector is not None:
+            self.elector.poke()
+
+    def _poll(self) -> None:
+        self.follower.poll_now()
 
     # -- what others ask --------------------------------------------------------------------------------------------
 

@@ -11,7 +11,8 @@ from threading import Event
 from reconciler import facts
 from reconciler.cluster import Reader
 from reconciler.daemon.conductor import Commits
-from renderers.catalog import Catalog
+from reconciler.desired import Unresolved
+from renderers.catalog import Catalog, Facts
 from schemas.environment import DataPlane
 
 _JITTER = 0.1
@@ -46,7 +47,7 @@ class Branches:
         while not self._stopped:
             self.beat("branches")
             began = time.monotonic()
-            known, unresolved = facts.gather(self.catalog(), self.reader_of, self.mirrors)
+            known, unresolved = self._gathered(self.catalog())
             if known.commits or unresolved:
                 self.heard(bool(unresolved), time.monotonic() - began)
             found = Commits(known.commits, unresolved)
@@ -56,3 +57,9 @@ class Branches:
             pause = max(1.0, self.interval_s * (1 + _JITTER * (2 * random() - 1)) - (time.monotonic() - began))  # noqa: S311 - spreads load
             if self._asked.wait(pause):
                 self._asked.clear()
+
+    def _gathered(self, catalog: Catalog) -> tuple[Facts, Unresolved]:
+        """Where no branch is built, there is no unit to look through for it."""
+        if all(build.spec.branch is None for build in catalog.builds.values()):
+            return Facts(), {}
+        return facts.gather(catalog, self.reader_of, self.mirrors)

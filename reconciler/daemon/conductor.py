@@ -9,6 +9,7 @@ Everything runs in one thread, and each turn takes all that is new at once: so a
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from datetime import datetime, timedelta
 from threading import Event, Lock
 from typing import NamedTuple
 
-from reconciler import automate, desired, specs
+from reconciler import automate, desired, promotion, specs
 from reconciler.automate import Automator, Progress, Recall
 from reconciler.cluster import ApiError, Heard, Watched
 from reconciler.daemon.desire import Desire
@@ -27,8 +28,8 @@ from reconciler.outside import Outside
 from reconciler.queries import check
 from reconciler.records import API_VERSION, NAMESPACE
 from reconciler.source.mirror import MirrorError, Revision
-from reconciler.specs.index import Index
-from renderers.catalog import Catalog, Facts
+from reconciler.specs.index import Changed, Index
+from renderers.catalog import Catalog, Facts, promotion_order
 from renderers.manifest import ObjectId
 from schemas.environment import DataPlane
 
@@ -117,6 +118,7 @@ class Conductor:
     _stirred: Event = field(default_factory=Event)
     _step_due: float = 0.0
     _stepped_at: float = 0.0
+    _step_took: float = 0.0
     _tidy_at: datetime | None = None
     _again: tuple[str, Recall, Mapping[str, frozenset[ObjectId]] | None] | None = None
     _again_lock: Lock = field(default_factory=Lock)
@@ -173,15 +175,33 @@ class Conductor:
             self.command.disarm()
         now = time.monotonic()
         is_due = now >= self._step_due or self._records_moved.is_set()
-        is_due |= self.progress.busy and self._stirred.is_set() and now - self._stepped_at > _SOON
+        # A step is over all records. Where that takes long, what comes meanwhile is taken together.
+        soon = max(_SOON, 3 * self._step_took)
+        is_due |= self.progress.busy and self._stirred.is_set() and now - self._stepped_at > soon
+        is_known = is_new and commits is None and self.command.leads
+        if is_known and models is not None and not self._are_recorded(models):
+            # Nobody has to wait for a step over all records, of which these models have none.
+            self._hand_on(models)
         if is_new or commits is not None or is_due or (self.command.is_first and not self.command.leads):
             self._step(now)
-            with self.desire.lock:
-                moved = self.desire.update(
-                    self.revision.commit, models, self.progress.recall, self._unresolved(self.desire.specs.catalog)
-                )
-            self.fleet.move(moved)
+            self._hand_on(models)
         self.fleet.mind()
+
+    def _hand_on(self, models: frozenset[str] | None) -> None:
+        assert self.revision is not None
+        with self.desire.lock:
+            moved = self.desire.update(
+                self.revision.commit, models, self.progress.recall, self._unresolved(self.desire.specs.catalog)
+            )
+        self.fleet.move(moved)
+
+    def _are_recorded(self, models: frozenset[str]) -> bool:
+        """Whether what is rendered of these models depends on records, or did so until now."""
+        part, recall = self.index.part(models), self.progress.recall
+        keys = (recall.facts.stands, recall.facts.runs, recall.facts.batches, recall.unclear)
+        known = {key[1] for facts in keys for key in facts}
+        order = promotion_order(part)
+        return not known.isdisjoint(models) or bool(part.automations or promotion.places(part, order))
 
     def _take_revisions(self) -> tuple[frozenset[str] | None, bool]:
         """Models whose specs have changed, None for all; and whether there is anything new."""
@@ -194,11 +214,14 @@ class Conductor:
             with self.desire.lock:
                 self.desire.rewound = delivered.rewound
                 if delivered.changed is not None:
-                    changed = self.index.update(delivered.changed).models
+                    found = self.index.update(delivered.changed)
                 else:
                     assert delivered.files is not None
-                    changed = self.index.replace(delivered.files.content).models
+                    found = self._replace(delivered.files.content)
                     self.desire.unreadable = delivered.files.problems
+                # Of those that have only moved, problems tell where they stand.
+                changed = None if found.models is None else found.models | found.moved
+                self.desire.expect(changed)
                 errors_now = self.desire.has_errors
             # What waited for all specs to be valid, need wait no more: or has to, from now on.
             models = None if changed is None or models is None else models | changed
@@ -207,6 +230,15 @@ class Conductor:
             if errors_before != errors_now:
                 self.fleet.want_all()
         return models, is_new
+
+    def _replace(self, contents: Mapping[str, bytes]) -> Changed:
+        """All specs anew. They stay, so the collector is spared from walking them, now and ever after."""
+        gc.disable()
+        try:
+            return self.index.replace(contents)
+        finally:
+            gc.freeze()
+            gc.enable()
 
     def _unresolved(self, catalog: Catalog) -> desired.Unresolved:
         """A branch that Git was not asked about yet is not known either."""
@@ -231,6 +263,7 @@ class Conductor:
             self.trouble = str(error)
         if self.command.is_first:
             self.command.arm()
+        self._step_took = time.monotonic() - now
         self._step_due = now + self._pause()
         self.told(self.progress)
 

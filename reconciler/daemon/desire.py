@@ -7,6 +7,7 @@ revision's: the conductor changes what is wanted, and keepers of environments as
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from threading import RLock
@@ -17,6 +18,7 @@ from reconciler import desired
 from reconciler.automate import Recall
 from reconciler.desired import SHARED, Rendered
 from reconciler.inventory import CONTENT_HASH, Place, place_of
+from renderers import catalog as catalogs
 from renderers.build import FULL_ID
 from renderers.catalog import Catalog, Facts
 from renderers.manifest import Manifest, ObjectId
@@ -77,7 +79,25 @@ class Desire:
     #: By environment, then by model.
     _units: dict[str, dict[str, Unit]] = field(default_factory=dict)
     _owners: dict[tuple[DataPlane, ObjectId], UnitId] = field(default_factory=dict)
+    #: By build (its id): the Jobs that make it.
+    _makers: dict[str, dict[UnitId, ObjectId]] = field(default_factory=dict)
+    #: By environment: how many objects it wants at each place.
+    _places: dict[str, Counter[Place]] = field(default_factory=dict)
+    #: Units that want what another one has.
+    _shared: set[UnitId] = field(default_factory=set)
+    #: Models whose specs are newer than what is known of their units; None: all.
+    _expected: frozenset[str] | None = frozenset()
     lock: RLock = field(default_factory=RLock)
+
+    def expect(self, models: Collection[str] | None) -> None:
+        """The specs of these models have changed (None: all), and nobody has asked yet what that means to the records.
+
+        Until the next update, nobody can look at them: what a canary is to bring about, or a build whose commit is not
+        known yet, would look like something to be applied as it is written.
+        """
+        with self.lock:
+            before = self._expected
+            self._expected = None if models is None or before is None else before.union(models)
 
     def update(
         self, revision: str, models: Collection[str] | None, recall: Recall, unresolved: desired.Unresolved
@@ -88,11 +108,12 @@ class Desire:
                 name: self._recall.keep.get(name, frozenset()) ^ recall.keep.get(name, frozenset())
                 for name in _differing(self._recall.keep, recall.keep)
             }
-            if any(unit.problem is not None and unit.problem.rule == SHARED for _, unit in self._all()):
+            if self._shared:
                 models = None  # whose object it is may be settled by a change of either
             if models is not None:
                 models = {*models, *self._remembered(recall, unresolved)}
             self.revision, self._recall, self._unresolved = revision, recall, unresolved
+            self._expected = frozenset()
             made = None if models is None else self._render(models)
             if made is None:
                 made, models = self._render(None), None
@@ -127,27 +148,37 @@ class Desire:
         with self.lock:
             return dict(self._units.get(environment, {}))
 
-    def places(self, environment: str) -> frozenset[Place]:
-        """Where an environment wants objects."""
-        units = self.wanted(environment).values()
-        return frozenset(place_of(target) for unit in units for target in unit.objects)
+    def unit(self, environment: str, model: str) -> Unit | None:
+        """What one model wants there; None: nothing at all."""
+        with self.lock:
+            return self._units.get(environment, {}).get(model)
+
+    def places(self, environment: str) -> Counter[Place]:
+        """Where an environment wants objects, and how many."""
+        with self.lock:
+            return Counter(self._places.get(environment))
 
     def job_of(self, build: str) -> tuple[UnitId, ObjectId] | None:
         """Where a build (its id) is made."""
         with self.lock:
-            return next(((unit, made.builds[build]) for unit, made in self._all() if build in made.builds), None)
+            return next(iter(self._makers.get(build, {}).items()), None)
 
     def look(self, environment: str, models: Collection[str]) -> dict[str, tuple[Manifest, ...]]:
-        """The manifests of some models in an environment, by model."""
+        """The manifests of some models in an environment, by model; without those that cannot be looked at now."""
         with self.lock:
+            models = [model for model in models if self._expected is not None and model not in self._expected]
             manifests: dict[str, tuple[Manifest, ...]] = dict.fromkeys(models, ())
+
+            def is_asked(unit: catalogs.Unit) -> bool:
+                return unit.environment.spec.name == environment and unit.model in manifests
+
+            recall = self._recall
             for unit in desired.build(
-                self.specs.part(models), self._recall.facts, self._unresolved, self._recall.unclear
+                self.specs.part(models), recall.facts, self._unresolved, recall.unclear, asked=is_asked
             ):
                 known = self._units.get(unit.environment, {}).get(unit.model)
                 # One whose objects another model wants as well is a problem that only the index has seen.
-                is_sound = known is None or known.problem is None
-                if unit.environment == environment and unit.model in manifests and is_sound:
+                if known is None or known.problem is None:
                     manifests[unit.model] = unit.manifests
             return manifests
 
@@ -155,7 +186,8 @@ class Desire:
         """Whether every spec was read and all of the environment rendered; and Jobs that are kept for their logs."""
         with self.lock:
             theirs = self._units.get(environment, {}).values()
-            complete = not self.has_errors and not any(unit.waits or unit.problem for unit in theirs)
+            is_known = self._expected == frozenset() and not self.has_errors
+            complete = is_known and not any(unit.waits or unit.problem for unit in theirs)
             return complete, self._recall.keep.get(environment, frozenset())
 
     def problems(self) -> tuple[Problem, ...]:
@@ -180,10 +212,13 @@ class Desire:
         """Units by name. None where some models alone cannot say it: one wants an object that another has."""
         catalog = self.specs.catalog if models is None else self.specs.part(models)
         made: dict[UnitId, Unit] = {}
-        for rendered in desired.build(catalog, self._recall.facts, self._unresolved, self._recall.unclear):
+
+        def is_asked(unit: catalogs.Unit) -> bool:
+            return models is None or unit.model in models
+
+        recall = self._recall
+        for rendered in desired.build(catalog, recall.facts, self._unresolved, recall.unclear, asked=is_asked):
             unit = UnitId(rendered.environment, rendered.model)
-            if models is not None and unit.model not in models:
-                continue
             made[unit] = _indexed(rendered)
             if models is None:
                 continue
@@ -194,27 +229,40 @@ class Desire:
         return made
 
     def _replace(self, made: Mapping[UnitId, Unit], models: Collection[str] | None) -> frozenset[UnitId]:
-        before = {unit: old for unit, old in self._all() if models is None or unit.model in models}
+        before = dict(self._all(models))
         catalog = self.specs.catalog
         if models is None:
             self._owners.clear()
+            self._makers.clear()
+            self._units.clear()
+            self._places.clear()
+            self._shared.clear()
         else:
             for unit, old in before.items():
                 plane = catalog.environments[unit.environment].spec.data_plane
                 for target in old.objects:
                     self._owners.pop((plane, target), None)
-        for unit in before.keys() - made.keys():
-            del self._units[unit.environment][unit.model]
+                for build in old.builds:
+                    del self._makers[build][unit]
+                self._places[unit.environment] -= Counter(map(place_of, old.objects))
+                self._shared.discard(unit)
+                del self._units[unit.environment][unit.model]
         for unit, new in made.items():
             self._units.setdefault(unit.environment, {})[unit.model] = new
             plane = catalog.environments[unit.environment].spec.data_plane
             self._owners |= {(plane, target): unit for target in new.objects}
+            for build, job in new.builds.items():
+                self._makers.setdefault(build, {})[unit] = job
+            self._places.setdefault(unit.environment, Counter()).update(map(place_of, new.objects))
+            if new.problem is not None and new.problem.rule == SHARED:
+                self._shared.add(unit)
         return frozenset(unit for unit in before.keys() | made.keys() if before.get(unit) != made.get(unit))
 
-    def _all(self) -> Iterator[tuple[UnitId, Unit]]:
+    def _all(self, models: Collection[str] | None = None) -> Iterator[tuple[UnitId, Unit]]:
+        """All units, or those of some models."""
         for environment, theirs in self._units.items():
-            for model, unit in theirs.items():
-                yield UnitId(environment, model), unit
+            for model in theirs if models is None else [model for model in models if model in theirs]:
+                yield UnitId(environment, model), theirs[model]
 
     def _remembered(self, recall: Recall, unresolved: desired.Unresolved) -> set[str]:
         """The models of which the records, or Git, say something else than before."""

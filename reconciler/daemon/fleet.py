@@ -38,11 +38,13 @@ class Fleet:
     events: Callable[[Writer], Events]
     only: frozenset[str] = frozenset()
     keepers: dict[tuple[DataPlane, str], Keeper] = field(default_factory=dict, init=False)
-    #: By environment: why nobody keeps it.
+    #: By environment: why nobody keeps it; and what it has left in another cluster.
     troubles: dict[str, str] = field(default_factory=dict, init=False)
+    moved: dict[str, str] = field(default_factory=dict, init=False)
     _planes: dict[DataPlane, Plane] = field(default_factory=dict, init=False)
     _threads: dict[tuple[DataPlane, str], Thread] = field(default_factory=dict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
+    _is_minded: bool = field(default=False, init=False)
 
     def plane(self, key: DataPlane) -> Plane:
         """The cluster of a data plane. Raises `ApiError` where there is no way to it."""
@@ -71,14 +73,16 @@ class Fleet:
     def mind(self) -> None:
         """Sees to it that every environment has a keeper: those of the specs, and those that are left over."""
         wanted: dict[tuple[DataPlane, str], str] = {}
-        self.troubles = {}
+        self.troubles, self.moved = {}, {}
         for name, spec in self.desire.environments().items():
             if not self.only or name in self.only:
                 wanted[spec.data_plane, name] = name
         specs = self.desire.environments()
         for key, plane in self.planes.items():
-            for name in plane.inventories().keys() - specs.keys():
-                if not self.only or name in self.only:
+            for name in plane.inventories():
+                if name in specs and specs[name].data_plane != key:
+                    self._note_move(plane, name, specs[name].data_plane)
+                elif name not in specs and (not self.only or name in self.only):
                     wanted.setdefault((key, name), name)
         for (key, name), keeper in list(self.keepers.items()):
             if keeper.is_over or ((key, name) not in wanted and name in specs):
@@ -88,6 +92,7 @@ class Fleet:
                 self._appoint(key, name)
             except ApiError as error:
                 self.troubles[name] = str(error)
+        self._is_minded = True
 
     def move(self, moved: Moved) -> None:
         """Tells the keepers what has changed about what is wanted of them."""
@@ -125,7 +130,9 @@ class Fleet:
     @property
     def is_seen(self) -> bool:
         """Whether every cluster that answers has been seen completely."""
-        return all(k.is_seen or k.plane.connection.unreachable_since is not None for k in list(self.keepers.values()))
+        keepers = list(self.keepers.values())
+        seen = all(k.is_seen or k.plane.connection.unreachable_since is not None for k in keepers)
+        return seen and self._is_minded
 
     def stop(self) -> None:
         """Ends all threads, each after what it is doing."""
@@ -140,6 +147,16 @@ class Fleet:
         for plane in self._planes.values():
             plane.close()
 
+    def _note_move(self, left: Plane, name: str, to: DataPlane) -> None:
+        """Two ways may lead to one cluster; where they do not, somebody has to clean up."""
+        now = self._planes.get(to)
+        if now is not None and now.identity and left.identity and now.identity != left.identity:
+            self.moved[name] = (
+                f"it has moved from {left.connection.host}, where what it left still runs; delete there what has the "
+                f"label {inventory.PART_OF}={inventory.set_id(name)}, and the ConfigMap "
+                f"{inventory.object_id_of(name)} last"
+            )
+
     def _appoint(self, key: DataPlane, name: str) -> None:
         keeper = Keeper(name, self.plane(key), self.desire, self.ties)
         thread = Thread(target=keeper.run, name=f"keeper of {name}", daemon=True)
@@ -150,6 +167,7 @@ class Fleet:
         keeper = self.keepers.pop((key, name))
         keeper.stop()
         self._threads.pop((key, name)).join(_STOP_SECONDS)
+        self.ties.listener.forgot(name)
         keeper.plane.follow(name, (), keeper.hear)
         self.ties.health.forget(keeper.loop)
 

@@ -11,6 +11,7 @@ model to look at, and sends nothing.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -19,13 +20,13 @@ from random import random
 from threading import Event
 from typing import NamedTuple, Protocol, TypeVar
 
-from reconciler import apply, inventory, observe, plan
+from reconciler import apply, inventory, observe, plan, readiness
 from reconciler.cluster import ApiError, Heard, Watched
 from reconciler.daemon.agenda import Agenda
-from reconciler.daemon.desire import Desire, Unit
+from reconciler.daemon.desire import Desire
 from reconciler.daemon.health import Health
 from reconciler.daemon.plane import INVENTORIES, Plane
-from reconciler.inventory import Place, place_of
+from reconciler.inventory import Inventory, Place, place_of
 from reconciler.plan import Beside, Change, Observed, Op, Plan, Wanted
 from reconciler.readiness import Readiness, State
 from reconciler.report import Done, Outcome
@@ -36,7 +37,7 @@ from renderers.names import COMPONENT, NAME
 log = Log(__name__)
 
 #: Objects of one pass, about: what is rendered and looked at together is in memory together.
-BATCH = 1_000
+BATCH = 500
 #: Models that are rendered at a time, to be compared.
 _CHUNK = 32
 #: Seconds between two audits, about.
@@ -63,11 +64,9 @@ class Leadership(Protocol):
 
 
 class Pass(NamedTuple):
-    """What a pass came to."""
+    """That a pass has ended. Its plan is told before, and not kept: all its manifests would be kept with it."""
 
     environment: str
-    plan: Plan
-    done: tuple[Done, ...]
     seconds: float
     at: float
 
@@ -90,6 +89,8 @@ class Listener(Protocol):
     def drifted(self, environment: str, drift: Drifted, now: float) -> None: ...
 
     def passed(self, one: Pass) -> None: ...
+
+    def forgot(self, environment: str) -> None: ...
 
     def lost(self, environment: str, why: str) -> None: ...
 
@@ -136,12 +137,17 @@ class Keeper:
     #: Members of the environment, and by the label that says so, of which model; as far as it was heard.
     _members: dict[ObjectId, str] = field(default_factory=dict)
     _by_model: dict[str, set[ObjectId]] = field(default_factory=dict)
+    #: How many members there are at each place, and the names of those that are namespaces.
+    _places: Counter[Place] = field(default_factory=Counter)
+    _namespaces: set[str] = field(default_factory=set)
     _seen_at: dict[ObjectId, float] = field(default_factory=dict)
     _vanished: set[ObjectId] = field(default_factory=set)
     #: Models that are looked at even though they look settled: a Job has ended, which the inventory is to remember.
     _forced: set[str] = field(default_factory=set)
     _to_audit: set[str] = field(default_factory=set)
     _audit_due: float | None = None
+    #: A pass might not delete anything, whatever the specs say.
+    _kept_all: bool = False
     _watched: frozenset[Watched] = frozenset()
     _is_known: bool = False
 
@@ -188,8 +194,9 @@ class Keeper:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is wanted here, and nothing is left."""
-        gone = self.desire.environment(self.name) is None and not self._members
+        """Whether nothing is wanted here, and nothing is left that is ours to delete."""
+        left = any(target.kind not in plan.NEVER_PRUNED for target in self._members)
+        gone = self.desire.environment(self.name) is None and not left
         return gone and self._is_known and self.plane.inventory(self.name)[1] is None
 
     @property
@@ -209,11 +216,10 @@ class Keeper:
 
     def states(self) -> dict[str, int]:
         """How many of its objects are in which state of readiness."""
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for watched in self._watched:
-            for _, entry in self.plane.cache.entries(watched):
-                counts[str(entry.state)] = counts.get(str(entry.state), 0) + 1
-        return counts
+            counts += self.plane.cache.states(watched)
+        return dict(counts)
 
     def run(self) -> None:
         """Until it is stopped."""
@@ -228,7 +234,7 @@ class Keeper:
                 self._lose(f"{type(error).__name__}: {error}")
             due = self.agenda.next_due()
             patience = 5.0 if due is None else max(0.0, min(5.0, due - time.monotonic()))
-            if not self.is_seen:
+            if not self.is_seen or self._kept_all:
                 patience = min(patience, 0.2)
             if self.bell.wait(max(patience, 0.01)):
                 self.bell.clear()
@@ -259,6 +265,9 @@ class Keeper:
         self._audit(now)
         if not self.ties.leadership.leads:
             return
+        if self._kept_all and not self.ties.leadership.keeps_all():
+            self._kept_all = False
+            self.agenda.stir([model for model, _ in self.agenda], now)
         due = self.agenda.due(now)
         if _is_suspended(self.desire, self.name):
             for model in due:
@@ -288,9 +297,9 @@ class Keeper:
         if not self.plane.is_complete([INVENTORIES]):
             return
         stored, _ = self.plane.inventory(self.name)
-        places = self.desire.places(self.name) | (stored.places if stored is not None else frozenset())
+        places = self.desire.places(self.name).keys() | (stored.places if stored is not None else frozenset())
         namespaces = {place.namespace for place in places} - {""}
-        namespaces |= {target.name for target in self._members if target.kind == "Namespace"}
+        namespaces |= self._namespaces
         kinds = {(place.api_version, place.kind, bool(place.namespace)) for place in places}
         kinds |= {known for known in observe.KNOWN_KINDS if stored is None or known[0] not in observe.ADDED_APIS}
         selector = f"{inventory.PART_OF}={inventory.set_id(self.name)}"
@@ -341,7 +350,8 @@ class Keeper:
             self.agenda.stir(models, now)
         else:
             known = self.plane.cache.entry(target)
-            self._join(target, known.labels if known is not None else heard.labels)
+            if known is not None:  # otherwise it is gone again: own deletions are not heard of
+                self._join(target, known.labels)
             self._vanished.discard(target)
             if heard.how == "CHANGED":
                 self._seen_at.setdefault(target, now)
@@ -361,10 +371,16 @@ class Keeper:
         model = _model_of(labels)
         self._members[target] = model
         self._by_model.setdefault(model, set()).add(target)
+        self._places[place_of(target)] += 1
+        if target.kind == "Namespace":
+            self._namespaces.add(target.name)
 
     def _leave_out(self, target: ObjectId) -> None:
         before = self._members.pop(target, None)
         if before is not None:
+            self._places -= Counter([place_of(target)])
+            if target.kind == "Namespace":
+                self._namespaces.discard(target.name)
             self._by_model[before].discard(target)
             if not self._by_model[before]:
                 del self._by_model[before]
@@ -377,13 +393,12 @@ class Keeper:
         Those of which something is to be deleted come last, and all together: so what takes their place is there
         first, and a limit on deletions sees all of them.
         """
-        wanted = self.desire.wanted(self.name)
-        leaving = {model for model in models if self._unwanted(model, wanted)}
+        leaving = {model for model in models if self._unwanted(model)}
         batch: dict[str, tuple[Manifest, ...]] = {}
         size = 0
         for chunk in _chunks(sorted(models - leaving)):
             for model, manifests in self.desire.look(self.name, chunk).items():
-                if self._is_settled(model, manifests, wanted.get(model)):
+                if self._is_settled(model, manifests):
                     self._settle(model)
                     continue
                 batch[model] = manifests
@@ -396,29 +411,43 @@ class Keeper:
         if batch:
             yield batch
 
-    def _unwanted(self, model: str, wanted: Mapping[str, Unit]) -> bool:
+    def _unwanted(self, model: str) -> bool:
         """Whether there is anything of a model that nobody wants."""
-        objects = wanted[model].objects if model in wanted else {}
+        unit = self.desire.unit(self.name, model)
+        objects = unit.objects if unit is not None else {}
         return any(target not in objects and self._is_alone(target, model) for target in self._by_model.get(model, ()))
 
     def _is_alone(self, target: ObjectId, model: str) -> bool:
         """Whether no other model wants it, whatever its label says."""
         return self.desire.owner(self.name, target) in (None, model)
 
-    def _is_settled(self, model: str, manifests: Collection[Manifest], unit: Unit | None) -> bool:
+    def _is_wanted_beside(self, target: ObjectId, models: Collection[str]) -> bool:
+        """Whether another model than these wants it."""
+        owner = self.desire.owner(self.name, target)
+        return owner is not None and owner not in models
+
+    def _is_settled(self, model: str, manifests: Collection[Manifest]) -> bool:
+        unit = self.desire.unit(self.name, model)
         if model in self._forced or model in self._to_audit or unit is None or unit.waits or unit.problem:
             return False
         stored, _ = self.plane.inventory(self.name)
-        if stored is None:
+        if stored is None or (not model and self._is_wide(stored)):
             return False
         for manifest in manifests:
             live = self._live(manifest.id)
+            has_run = manifest.id in stored.finished
             if live is None:
-                if manifest.id not in stored.finished:
+                if not has_run:
                     return False
             elif not plan.is_settled(manifest, live):
                 return False
+            elif not has_run and manifest.id.kind in plan.RUN_ONCE and readiness.of(live).state is State.CURRENT:
+                return False  # the cluster may clean it up before anybody remembers
         return True
+
+    def _is_wide(self, stored: Inventory) -> bool:
+        """Whether an inventory names places where nothing is any more: whoever emptied them was cut short."""
+        return bool(stored.places - self.desire.places(self.name).keys() - self._places.keys())
 
     def _live(self, target: ObjectId) -> Body | None:
         """A member, as the cache has it."""
@@ -430,8 +459,8 @@ class Keeper:
         self.agenda.settle(model)
         self._forced.discard(model)
         self._to_audit.discard(model)
-        wanted = self.desire.wanted(self.name).get(model)
-        for target in [*self._by_model.get(model, ()), *(wanted.objects if wanted else ())]:
+        unit = self.desire.unit(self.name, model)
+        for target in [*self._by_model.get(model, ()), *(unit.objects if unit else ())]:
             self._seen_at.pop(target, None)
             self.drift.pop(target, None)
             self._vanished.discard(target)
@@ -453,6 +482,7 @@ class Keeper:
             keeps_all=self.ties.leadership.keeps_all(),
             rewound=self.desire.rewound,
         )
+        self._kept_all = bool(wanted.keeps_all)
         seen, stored_in = self._seen(batch, manifests)
         known = self.plane.inventories().keys()
         audit = bool(batch.keys() & self._to_audit)
@@ -464,35 +494,41 @@ class Keeper:
             planned = plan.approved(planned, {approval[0]})
         self.guards = planned.guards
         self.ties.listener.planned(self.name, planned)
-        done = tuple(self._carry_out(planned, wanted, observed, began))
-        if approval is not None and stored_in is not None:
-            self._take_back_approval()
+        done, is_whole = self._carry_out(planned, wanted, observed, began)
         self._join_own()
         for one in done:
             if one.outcome is Outcome.DELETED:
                 self._leave_out(one.change.id)
-        self._note(batch, planned, done, time.monotonic())
-        self.last = Pass(self.name, planned, done, time.monotonic() - began, began)
+        self._note(batch, planned, done, time.monotonic(), is_whole=is_whole)
+        self.last = Pass(self.name, time.monotonic() - began, began)
         self.ties.listener.passed(self.last)
+        # Last, as it may fail. A pass without limits is not what it was for: that may be another part of the same look.
+        if approval is not None and guards:
+            self._take_back_approval()
 
     def _seen(
         self, batch: Mapping[str, tuple[Manifest, ...]], manifests: Collection[Manifest]
     ) -> tuple[Observed, Body | None]:
         """What the cache has of these models, and of all others in numbers."""
         stored, stored_in = self.plane.inventory(self.name)
-        wanted = self.desire.wanted(self.name)
         ids = {manifest.id for manifest in manifests}
         for model in batch:
             ids |= {target for target in self._by_model.get(model, ()) if self._is_alone(target, model)}
         bodies = {target: self._live(target) for target in ids}
         members = {target: body for target, body in bodies.items() if body is not None}
-        others = self._members.keys() - ids
-        elsewhere = [unit.objects.keys() for model, unit in wanted.items() if model not in batch]
-        places = {Place(*target[:3]) for target in others} | {place_of(t) for theirs in elsewhere for t in theirs}
+        # What others have and want is counted, not looked through: a pass costs what it is about.
+        others = self._places - Counter(place_of(target) for target in ids if target in self._members)
+        units = [unit for model in batch if (unit := self.desire.unit(self.name, model)) is not None]
+        theirs = Counter(place_of(target) for unit in units for target in unit.objects)
+        elsewhere = self.desire.places(self.name) - theirs
         finished = stored.finished if stored is not None else frozenset()
-        remembered = {t for t in finished if t in others or any(t in theirs for theirs in elsewhere)}
+        remembered = {
+            t for t in finished if (t in self._members and t not in ids) or self._is_wanted_beside(t, batch.keys())
+        }
         beside = Beside(
-            sum(target.kind not in plan.NEVER_PRUNED for target in others), frozenset(places), frozenset(remembered)
+            sum(number for place, number in others.items() if place.kind not in plan.NEVER_PRUNED),
+            frozenset(others.keys() | elsewhere.keys()),
+            frozenset(remembered),
         )
         seen = Observed(
             self.name,
@@ -504,16 +540,23 @@ class Keeper:
         )
         return seen, stored_in
 
-    def _carry_out(self, planned: Plan, wanted: Wanted, observed: Observed, began: float) -> Iterator[Done]:
+    def _carry_out(
+        self, planned: Plan, wanted: Wanted, observed: Observed, began: float
+    ) -> tuple[tuple[Done, ...], bool]:
+        """What was done, and whether that came to its end: something newer may have come before."""
         target = apply.Target(self.plane.writer, wanted, observed, self._second_look(planned))
         doing = apply.carry_out(planned, {self.name: target}, self.plane.pool, built_elsewhere=self.ties.built)
+        told: list[Done] = []
         with closing(doing):
             for done in doing:
                 self.ties.health.beat(self.loop)
+                if not (_is_done(done) or self.ties.leadership.leads):
+                    break  # the fence has stopped it, and another replica does it
                 self.ties.listener.did(self.name, done)
-                yield done
+                told.append(done)
                 if self._is_preempted() or time.monotonic() - began > PASS_SECONDS:
-                    break
+                    return tuple(told), False
+        return tuple(told), True
 
     def _second_look(self, planned: Plan) -> Callable[[], frozenset[ObjectId] | None]:
         """What goes for good is wanted by nobody in a second, whole reading of the commit; the rest, in the index."""
@@ -533,11 +576,18 @@ class Keeper:
     # -- what became of it ------------------------------------------------------------------------------------------
 
     def _note(
-        self, batch: Mapping[str, tuple[Manifest, ...]], planned: Plan, done: Collection[Done], now: float
+        self,
+        batch: Mapping[str, tuple[Manifest, ...]],
+        planned: Plan,
+        done: Collection[Done],
+        now: float,
+        *,
+        is_whole: bool,
     ) -> None:
         self._note_drift(planned, done, now)
         of = {manifest.id: model for model, theirs in batch.items() for manifest in theirs}
         outcome = {one.change.id: one for one in done}
+        stuck = outcome.get(inventory.object_id_of(self.name))
         limits = {guard.message for guard in planned.guards}
         wanted = self.desire.wanted(self.name)
         open_changes: dict[str, list[Change]] = {model: [] for model in batch}
@@ -550,13 +600,24 @@ class Keeper:
             left = [c for c in changes if not (c.id in outcome and _is_done(outcome[c.id]))]
             if unit is not None and (unit.waits or unit.problem):
                 self.agenda.leave(model, unit.waits or str(unit.problem), now, waits=True)
+            elif not left and stuck is not None:
+                self._forced.add(model)
+                self.agenda.leave(model, stuck.message, now, waits=False)
+            elif not left and not is_whole:
+                # Its objects are as they should be, and the inventory may not say so yet.
+                self._forced.add(model)
+                self.agenda.touch([model], now)
             elif not changes:
                 self._settle(model)
             elif not left or any(change.is_action and change.id not in outcome for change in left):
                 self._forced.discard(model)
                 self._to_audit.discard(model)
-                # What was written is looked at once more; what was not begun, as something newer came, is next.
-                self.agenda.touch([model], now)
+                # What was written is looked at once more, as the server has it by now; what was not begun, as
+                # something newer came, is next.
+                if not left and not self._unwanted(model) and self._is_settled(model, batch[model]):
+                    self._settle(model)
+                else:
+                    self.agenda.touch([model], now)
             else:
                 self._leave(model, left, outcome, limits, now)
 

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 
 from reconciler import inventory, readiness
 from reconciler.cluster import (
     FIELD_MANAGER,
+    ApiError,
     Cache,
     CachedReader,
     CachedWriter,
     Connection,
+    Entry,
     Heard,
     Reader,
     Watched,
@@ -73,6 +76,9 @@ class Plane:
     #: By the label of the members.
     _writers: dict[str, Callable[[Body], None]] = field(default_factory=dict, init=False)
     _wanted: dict[str, frozenset[Watched]] = field(default_factory=dict, init=False)
+    #: Inventories as they were read last, and of what: they are asked for all the time, and may be long.
+    _read: dict[str, tuple[Entry, Inventory | None, Body]] = field(default_factory=dict, init=False)
+    _identity: str = field(default="", init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
     def __post_init__(self) -> None:
@@ -107,13 +113,31 @@ class Plane:
         for target, entry in self.cache.entries(INVENTORIES):
             name = entry.labels.get(inventory.ENVIRONMENT, "")
             if target.name == inventory.name_of(name):
-                found[name] = _readable(self.cache.get(target))
+                found[name], _ = self.inventory(name)
         return found
 
     def inventory(self, environment: str) -> tuple[Inventory | None, Body | None]:
         """Of one environment, and the ConfigMap that it is kept in."""
-        body = self.cache.get(inventory.object_id_of(environment))
-        return _readable(body), body
+        target = inventory.object_id_of(environment)
+        entry = self.cache.entry(target)
+        if entry is None:
+            return None, None
+        known = self._read.get(environment)
+        if known is None or known[0] is not entry:
+            body = self.cache.get(target)
+            if body is None:
+                return None, None
+            known = self._read[environment] = entry, _readable(body), body
+        return known[1:]
+
+    @property
+    def identity(self) -> str:
+        """What tells two clusters apart: our namespace has one UID in each. "" while nobody can say."""
+        if not self._identity:
+            with suppress(ApiError):
+                body = Reader(self.connection).get(ObjectId("v1", "Namespace", "", inventory.NAMESPACE))
+                self._identity = body["metadata"]["uid"] if body is not None else ""
+        return self._identity
 
     def state_of(self, target: ObjectId) -> Readiness:
         """What has become of an object that is watched."""
@@ -146,9 +170,7 @@ class Plane:
             follower(heard)
 
 
-def _readable(body: Body | None) -> Inventory | None:
-    if body is None:
-        return None
+def _readable(body: Body) -> Inventory | None:
     try:
         return inventory.from_config_map(body)
     except CorruptInventoryError:

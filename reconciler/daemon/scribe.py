@@ -100,6 +100,12 @@ class Scribe:
         self.metrics.reconciled(one.environment, one.seconds)
         self._lost.pop(one.environment, None)
 
+    def forgot(self, environment: str) -> None:
+        """Nobody keeps it any more."""
+        self.metrics.forget_environment(environment)
+        self._guards.pop(environment, None)
+        self._lost.pop(environment, None)
+
     def lost(self, environment: str, why: str) -> None:
         """A cluster cannot be reached, or a pass has failed as a whole."""
         if self._lost.get(environment) != why:
@@ -263,7 +269,7 @@ class Reporter:
             limits=listed(Limit(g.rule, g.message, g.approval) for g in keeper.guards),
             drift=listed(_drift(one, moment(one.seen)) for one in drift),
             last_pass=standing.Pass(moment(last.at), round(last.seconds, 3)) if last is not None else None,
-            trouble=keeper.trouble,
+            trouble=keeper.trouble or self.fleet.moved.get(keeper.name, ""),
         )
 
 

@@ -155,13 +155,19 @@ class _Rule:
 
 @dataclass
 class FaultProxy:
-    """The server; a context manager. `upstream` is the kubeconfig of the API server behind it."""
+    """The server; a context manager. `upstream` is the kubeconfig of the API server behind it.
+
+    It speaks TLS where it has a `certificate`: PEM, with its key, and its own authority.
+    """
 
     upstream: Path | None = None
     seen: list[Seen] = field(default_factory=list)
+    #: what the server behind it did, and the status of its answer, which a fault may have kept from the client
+    answered: list[tuple[Seen, int]] = field(default_factory=list)
     #: what an Authorization header must be; the proxy answers 401 to another one
     accepts: Callable[[str | None], bool] = lambda _: True
     connections: int = 0  #: how many were opened
+    certificate: Path | None = None
     _rules: list[_Rule] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -169,6 +175,11 @@ class FaultProxy:
         self.behind = Upstream.of(self.upstream) if self.upstream else None
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.proxy = self
+        if self.certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate)
+            plain = self._server.socket
+            self._server.socket = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         return self
@@ -181,16 +192,20 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return f"http{'s' * bool(self.certificate)}://127.0.0.1:{self._server.server_address[1]}"
 
     def kubeconfig(self, path: Path, **user: Any) -> Path:
         """Write a kubeconfig for the proxy, with these credentials (a token where none are given)."""
+        cluster = {"server": self.url}
+        if self.certificate is not None:
+            pem = re.findall(b"-----BEGIN CERT.*?-----END CERT[^\n]*\n", self.certificate.read_bytes(), re.DOTALL)
+            cluster["certificate-authority-data"] = base64.b64encode(b"".join(pem)).decode()
         path.write_text(
             json.dumps(
                 {
                     "apiVersion": "v1",
                     "kind": "Config",
-                    "clusters": [{"name": "proxy", "cluster": {"server": self.url}}],
+                    "clusters": [{"name": "proxy", "cluster": cluster}],
                     "users": [{"name": "tester", "user": user or {"token": "a-token"}}],
                     "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "tester"}}],
                     "current-context": "proxy",
@@ -278,7 +293,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        seen = Seen(self.command, self.path, self.headers.get("Authorization"), body)
+        self._seen = seen = Seen(self.command, self.path, self.headers.get("Authorization"), body)
         fault = self.server.proxy.fault_for(seen)
         if fault is not None:
             fault(self, body)
@@ -302,7 +317,9 @@ class _Handler(BaseHTTPRequestHandler):
         if upstream.token:
             headers["Authorization"] = f"Bearer {upstream.token}"
         self._upstream.request(self.command, self.path, body=body or None, headers=headers)
-        return self._upstream.getresponse()
+        response = self._upstream.getresponse()
+        self.server.proxy.answered.append((self._seen, response.status))
+        return response
 
     def _pass_on(self, body: bytes) -> None:
         response = self.ask_upstream(body)

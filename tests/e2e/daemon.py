@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import re
 import shutil
@@ -96,6 +98,17 @@ class Daemon:
         finally:
             connection.close()
 
+    def push(self, secret: bytes) -> int:
+        """As a Git server tells of a push, signed with this. The status of the answer."""
+        body = b'{"ref": "refs/heads/main"}'
+        signature = f"sha256={hmac.new(secret, body, hashlib.sha256).hexdigest()}"
+        connection = HTTPConnection("127.0.0.1", int(self.said("begins")[-1]["ports"][1]), timeout=10)
+        try:
+            connection.request("POST", "/webhook", body, {"X-Signature": signature})
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples of a metric with these labels."""
         _, text = self.get("/metrics")
@@ -105,6 +118,17 @@ class Daemon:
             if found and all(f'{key}="{value}"' in (found[1] or "") for key, value in labels.items()):
                 total += float(found[2])
         return total
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def code(self) -> int | None:
+        """What it ended with; None while it runs."""
+        assert self.process is not None
+        return self.process.poll()
 
     def stop(self) -> int:
         """Tells it to end, as Kubernetes does."""

@@ -181,20 +181,25 @@ class Replica:
         self.wall = wall
         self.busy = False
         self.next_at = world.time
+        self.is_pushed = False  # all the time
         self.told: list[bool] = []
+        self.pushes: list[float] = []
         writer = Writer(Wire(world))  # type: ignore[arg-type] # the two members of it that are used
         self.elector = Elector(
             writer,
             name,
             clock=lambda: world.time,
-            now=lambda: self.wall,
+            now=lambda: self.wall + timedelta(seconds=world.time),
             on_change=self.told.append,
+            on_push=lambda: self.pushes.append(world.time),
             jitter=Random(name).random,
         )
         world.replicas.append(self)
 
     def round(self) -> None:
         self.busy = True
+        if self.is_pushed:
+            self.elector.poke()
         pause = self.elector.round()
         self.busy = False
         self.next_at = self.world.time + max(pause, 0.01)
@@ -221,12 +226,18 @@ EDITS: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
         lambda edits: [edit for edit, _ in edits].count("deleted") <= 1
     ),
     jumps=st.lists(st.tuples(st.integers(0, 2), st.integers(-(10**6), 10**6)), max_size=4),
+    pushed=st.booleans(),
 )
 def test_never_do_two_lead_at_once_whatever_happens_to_requests_lease_and_wall_clocks(
-    drawn: list[tuple[float, float, bool, bool]], edits: list[tuple[str, float]], jumps: list[tuple[int, int]]
+    drawn: list[tuple[float, float, bool, bool]],
+    edits: list[tuple[str, float]],
+    jumps: list[tuple[int, int]],
+    pushed: bool,
 ) -> None:
     world = World(lambda: SWIFT)
     replicas = [Replica(world, name, WALL) for name in "abc"]
+    for replica in replicas:
+        replica.is_pushed = pushed
     world.pass_time(5)  # all of them have seen it: who comes after a deletion cannot know of a holder
     left = iter(drawn)
     world.draw = lambda: next(left, SWIFT)
@@ -312,3 +323,48 @@ def test_the_one_that_stops_is_followed_within_a_look() -> None:
     assert second.elector.leads
     assert world.lease is not None
     assert world.lease["spec"]["leaseTransitions"] == 1
+
+
+# --- a push that came to one who waits ---------------------------------------------------------------------
+
+
+def led(number: int) -> tuple[World, Replica, list[Replica]]:
+    """A leader, and so many who wait."""
+    world = World(lambda: SWIFT)
+    leader = Replica(world, "a", WALL)
+    world.pass_time(1)
+    waiting = [Replica(world, name, WALL) for name in "bcd"[:number]]
+    world.pass_time(10)
+    return world, leader, waiting
+
+
+def test_a_push_that_one_who_waits_heard_of_is_known_to_the_leader_within_a_renewal() -> None:
+    world, leader, [waiting] = led(1)
+    for number in (1, 2, 3):
+        began = world.time
+        waiting.elector.poke()
+        world.pass_time(10)
+        assert len(leader.pushes) == number
+        assert leader.pushes[-1] - began <= 3
+    assert waiting.pushes == [], "it has looked already"
+    assert (leader.told, waiting.told) == ([True], [])
+
+
+def test_pushes_without_end_take_nothing_from_the_leader_and_are_told_every_five_seconds() -> None:
+    world, leader, waiting = led(2)
+    for one in waiting:
+        one.is_pushed = True
+    world.pass_time(300)
+    assert leader.told == [True]
+    assert 60 <= len(leader.pushes) <= 122
+    assert world.lease is not None
+    assert world.lease["spec"]["leaseTransitions"] == 0
+
+
+def test_pushes_without_end_do_not_keep_a_dead_leader_alive() -> None:
+    world, leader, waiting = led(2)
+    for one in waiting:
+        one.is_pushed = True
+    world.replicas.remove(leader)
+    world.pass_time(17)
+    assert sum(one.elector.leads for one in waiting) == 1
