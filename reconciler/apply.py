@@ -108,7 +108,6 @@ class _Builds(NamedTuple):
     here: dict[str, tuple[_Run, ObjectId]]
 
 
-
 def _by_stage(jobs: Iterable[tuple[_Run, Change]]) -> dict[int, list[tuple[_Run, Change]]]:
     stages: dict[int, list[tuple[_Run, Change]]] = {}
     for run, change in jobs:

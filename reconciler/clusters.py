@@ -50,6 +50,10 @@ class Clusters:
             self._writers[plane] = Writer(self._connection(plane))
         return self._writers[plane]
 
+    def meant(self, plane: DataPlane) -> DataPlane:
+        """The data plane that is used for one that a spec names: a person may have said another one."""
+        return self._meant(plane)
+
     def connection(self, plane: DataPlane) -> Connection:
         """The connection to the cluster of a data plane. Raises `ApiError` where there is no way to it."""
         return self._connection(self._meant(plane))
@@ -122,11 +126,14 @@ class Clusters:
             raise KubeconfigError(message) from None
         # The official loader reads files only, and reads them again when credentials are renewed. Mode 0600, for as
         # long as the connection is open.
-        folder = self._closing.enter_context(tempfile.TemporaryDirectory(prefix="trueup-"))
-        path = Path(folder) / "kubeconfig"
-        path.touch(mode=0o600)
-        path.write_bytes(content)
-        return connect(str(path), context, trusted=False, connections=CONNECTIONS)
+        with ExitStack() as kept:
+            folder = kept.enter_context(tempfile.TemporaryDirectory(prefix="trueup-"))
+            path = Path(folder) / "kubeconfig"
+            path.touch(mode=0o600)
+            path.write_bytes(content)
+            connection = connect(str(path), context, trusted=False, connections=CONNECTIONS)
+            self._closing.push(kept.pop_all())
+        return connection
 
 
 def default_home() -> Path:

@@ -1,6 +1,7 @@
 """What decisions need of the world beside the clusters: commits, secrets, a warehouse, an object storage.
 
-One object of this class lives as long as a run: what it has opened or heard, it does not ask for again at once.
+One object of this class lives as long as a run: what it has opened, it keeps for as long as the environment's spec says
+the same.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class Outside:
     reader_of: Callable[[DataPlane], Reader]
     home: Path
     mirrors: Mapping[str, str]
-    _engines: dict[str, Engine] = field(default_factory=dict, init=False)
-    _objects: dict[str, Objects] = field(default_factory=dict, init=False)
+    _engines: dict[str, tuple[Environment, Engine]] = field(default_factory=dict, init=False)
+    _objects: dict[str, tuple[Environment, Objects]] = field(default_factory=dict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
     def secrets(self, environment: Environment, name: str) -> Mapping[str, bytes]:
@@ -74,11 +75,12 @@ class Outside:
                 raise QueryError("Unavailable", str(error), retryable=True) from None
 
         with self._lock:
-            if environment.name not in self._engines:
+            known = self._engines.get(environment.name)
+            if known is None or known[0] != environment:
                 home = self.home.resolve()  # the engine runs in a folder of its own
                 cache = home / "cache" / "analytics" / environment.name
-                self._engines[environment.name] = engine_for(environment, url, home, cache)
-            return self._engines[environment.name]
+                known = self._engines[environment.name] = environment, engine_for(environment, url, home, cache)
+            return known[1]
 
     def record(self, environment: Environment, build: Build) -> BuildRecord | None:
         """What a build left of itself in the object storage; None where there is nothing. Raises OutsideError."""
@@ -96,10 +98,12 @@ class Outside:
 
         try:
             with self._lock:
-                if environment.name not in self._objects:
-                    self._objects[environment.name] = open_for(environment, self.home)
-                objects = self._objects[environment.name]
-            yield objects
+                known = self._objects.get(environment.name)
+                if known is None or known[0] != environment:
+                    if known is not None:
+                        known[1].close()
+                    known = self._objects[environment.name] = environment, open_for(environment, self.home)
+            yield known[1]
         except ObjectsError as error:
             raise OutsideError(str(error)) from None
 

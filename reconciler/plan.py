@@ -41,6 +41,9 @@ RUN_ONCE = frozenset({"Job"})
 PRUNE_SHARE = 0.20
 PRUNE_FREE = 5
 
+#: Limits that no person can lift: what they wait for is another look.
+NEVER_LIFTED = frozenset({"prune/incomplete", "prune/rebuilt"})
+
 PROTECTED_TEXT = "a protected variation would be removed, or its model's traffic moved"
 
 #: Managers that are a person at a keyboard; Git wins over them. Any other manager is asked about, never overridden.
@@ -112,7 +115,8 @@ class Note:
 class Guard:
     """A limit that one environment's part of the plan ran into.
 
-    `approval` is what `--approve` takes to lift it: the id of exactly that part. "" where nobody can lift it.
+    `approval` is what `--approve` takes to lift it: the id of exactly what it holds, whatever else is in the plan. ""
+    where nobody can lift it.
     """
 
     environment: str
@@ -303,22 +307,22 @@ def environment(wanted: Wanted, observed: Observed) -> tuple[list[Change], list[
     if wanted.keeps_all:
         deletions = [_held(change, wanted.keeps_all) for change in deletions]
     changes, deletions = _paired(changes, deletions, observed)
-    approval = plan_id((*changes, *deletions))
-    guards = _guards(wanted, observed, deletions, approval)
+    guards = _guards(wanted, observed, deletions)
     if guards:
         deletions = [_held(change, guards[0].message) for change in deletions]
     if not wanted.suspended and (silenced := _silenced((*changes, *deletions), observed)):
         message = f"nobody would answer predictions of {', '.join(sorted(silenced))} any more"
-        guards = [*guards, Guard(observed.environment, "routing/last-variation", message, approval)]
+        guards = [*guards, Guard(observed.environment, "routing/last-variation", message)]
         changes = [_held(c, message) if _silences(c, silenced, observed) else c for c in changes]
         deletions = [_held(c, message) if _silences(c, silenced, observed) else c for c in deletions]
     if not wanted.suspended:
-        protected = Guard(observed.environment, "variation/protected", PROTECTED_TEXT, approval)
+        protected = Guard(observed.environment, "variation/protected", PROTECTED_TEXT)
         touched = [_touches_protected(change, observed) for change in (*changes, *deletions)]
         if any(touched):
             guards = [*guards, protected]
             changes = [_held(c, PROTECTED_TEXT) if _touches_protected(c, observed) else c for c in changes]
             deletions = [_held(c, PROTECTED_TEXT) if _touches_protected(c, observed) else c for c in deletions]
+    guards = [_with_approval(guard, (*changes, *deletions)) for guard in guards]
     if not wanted.complete:
         changes = [_held_while_incomplete(change, observed) for change in changes]
     if wanted.reports_drift:
@@ -338,7 +342,7 @@ def assemble(
 
 
 def approved(plan: Plan, approvals: Collection[str]) -> Plan:
-    """The plan, with the limits lifted that a person has approved. What was approved for another plan lifts nothing."""
+    """The plan, with the limits lifted that a person has approved: what each of them holds, and nothing else."""
     lifted = {(guard.environment, guard.message) for guard in plan.guards if guard.approval in approvals}
     changes = tuple(replace(c, held="") if (c.environment, c.held) in lifted else c for c in plan.changes)
     left = [guard for guard in plan.guards if (guard.environment, guard.message) not in lifted]
@@ -547,7 +551,7 @@ def _lineage(target: ObjectId, body: Body) -> tuple[str, str] | None:
     return (target.kind, lineage) if lineage else None
 
 
-def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change], approval: str) -> list[Guard]:
+def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change]) -> list[Guard]:
     """Why nothing may be deleted now. What is superseded does not count against the budget: it has a successor."""
     lost = [change for change in deletions if not change.held and change.superseded_by is None]
     name = observed.environment
@@ -560,18 +564,26 @@ def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change], app
         return [Guard(name, "prune/rebuilt", message)]
     if lost and wanted.rewound:
         message = f"{wanted.rewound}, and {len(lost)} objects of {name} would be deleted by that"
-        return [Guard(name, "prune/rewound", message, approval)]
+        return [Guard(name, "prune/rewound", message)]
     here = sum(target.kind not in NEVER_PRUNED and target not in wanted.keep for target in observed.members)
     total = here + observed.beside.members
     if lost and (len(lost) >= total or not wanted.in_specs):
         number = f"all {total} objects" if len(lost) >= total else f"{len(lost)} of {total} objects"
         number = "the only object" if total == 1 else number
         what = "" if wanted.in_specs else ", because no spec names the environment any more"
-        return [Guard(name, "prune/all", f"{number} of {name} would be deleted{what}", approval)]
+        return [Guard(name, "prune/all", f"{number} of {name} would be deleted{what}")]
     if len(lost) > max(PRUNE_FREE, int(total * PRUNE_SHARE)):
         message = f"{len(lost)} of {total} objects of {name} would be deleted, more than {PRUNE_SHARE:.0%}"
-        return [Guard(name, "prune/budget", message, approval)]
+        return [Guard(name, "prune/budget", message)]
     return []
+
+
+def _with_approval(guard: Guard, changes: Iterable[Change]) -> Guard:
+    """With the id of what it holds. It is the same in every pass: what else is due then comes and goes."""
+    if guard.rule in NEVER_LIFTED:
+        return guard
+    held = (change for change in changes if change.held == guard.message)
+    return replace(guard, approval=plan_id(sorted(held, key=_order)))
 
 
 def _touches_protected(change: Change, observed: Observed) -> bool:

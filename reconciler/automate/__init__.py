@@ -85,16 +85,18 @@ class Automator:
     def __post_init__(self) -> None:
         self._notifier = Notifier(self._secrets, Egress.of(os.environ))
 
-    def is_needed(self) -> bool:
+    def is_needed(self, *, sure: bool = False) -> bool:
         """Whether any spec needs records, or there are promotions: records that nobody reads fall behind.
 
-        Where the cluster says nothing of them, there are none.
+        Where the cluster says nothing of them, there are none; or, to be `sure`, that is raised: an `ApiError`.
         """
         if self.catalog.automations or promotion.places(self.catalog, promotion_order(self.catalog)):
             return True
         try:
             records, _ = ledger.read(self.outside.reader_of(self.home))
         except ApiError:
+            if sure:
+                raise
             return False
         return bool(records.promotions)
 

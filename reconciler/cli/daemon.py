@@ -79,8 +79,25 @@ def run(
 
     from reconciler import daemon
     from reconciler.cluster import ApiError
+    from reconciler.source.commands import Unresolved, question_of
+    from reconciler.source.mirror import checked_path
     from reconciler.telling import logs
+    from reconciler.web.server import host_and_port
 
+    # What stays wrong however often it is tried is said now, and not in a log once a minute.
+    mirrors = mirrors_of(mirror)
+    asked = question_of(git, None, mirrors, allow_file=True)
+    if isinstance(asked, Unresolved):
+        fail(f"--git: {asked.reason}", code=1)
+    for option, check, given in (
+        ("--path", checked_path, path),
+        ("--address", host_and_port, address),
+        ("--webhook-address", host_and_port, webhook_address),
+    ):
+        try:
+            check(given)
+        except ValueError as error:
+            fail(f"{option}: {error}", code=1)
     logs.configure(form, log_level)  # type: ignore[arg-type] # checked above
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -94,7 +111,7 @@ def run(
         kubeconfig=kubeconfig,
         context=context,
         environments=frozenset(environment or ()),
-        mirrors=mirrors_of(mirror),
+        mirrors=mirrors,
         git_secret=git_secret,
         webhook_secret=webhook_secret,
         signers_secret=signers_secret,

@@ -331,13 +331,31 @@ def _approve_plan(
         known = ", ".join(catalog.environments) or "none"
         fail(f"there is no valid environment {environment!r}; there are: {known}", code=1)
     with clusters_opened(home, kubeconfig, context) as clusters:
-        writer = clusters.writer(placed.spec.data_plane if placed else home_plane(clusters, catalog))
+        at_home = home_plane(clusters, catalog)
+        if refusal := _refusal(_standing(clusters.reader(at_home)), environment, ids[0]):
+            fail(refusal, code=1)
+        writer = clusters.writer(placed.spec.data_plane if placed else at_home)
         said = Approved(ids[0], ledger.who(writer))
         if not _write_approval(writer, environment, said, reason):
             hint = "" if file else "; if it is in another cluster, name that by -f or --kubeconfig"
             name = f"{NAMESPACE}/{inventory.name_of(environment)}"
             fail(f"no environment {environment!r} is in this cluster: it has no ConfigMap {name}{hint}", code=1)
     write(f"{environment}: plan {said.id} is approved by {said.by}\n")
+
+
+def _refusal(standing: Standing | None, environment: str, wanted: str) -> str:
+    """Why an approval would lift nothing, as far as the reconciler has said lately; "" where it may."""
+    from reconciler.telling.standing import lasted
+
+    if standing is None or standing.is_stale(now()) or environment not in standing.environments:
+        return ""
+    limits = standing.environments[environment].limits
+    waiting = list(dict.fromkeys(limit.approval for limit in limits.shown if limit.approval))
+    if wanted in waiting or limits.more:  # of a list that was cut, nobody knows
+        return ""
+    ago = f"as of {lasted(standing.age(now()))} ago"
+    there = f"what waits is {', '.join(waiting)}" if waiting else "nothing waits for an approval"
+    return f"{wanted}: no plan of {environment} that waits has this id; {ago}, {there}"
 
 
 def _write_approval(writer: Writer, environment: str, said: Approved, reason: str) -> bool:

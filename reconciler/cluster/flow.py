@@ -126,9 +126,8 @@ class Breaker:
         wait = max(0.0, self._next_look - now) if began >= self._opened_at else 0.0
         if not (self._probing or wait):
             return None
-        away = now - self.unreachable_since if self.unreachable_since is not None else 0.0
-        when = "being asked again just now" if self._probing else f"asked again in {max(1, round(wait))} s"
-        return f"was not reachable for {away:.0f} s ({self._why}); it is {when}", wait
+        # The same words for the whole outage: callers compare them, and tell what is new.
+        return f"is not reachable ({self._why}); a request at a time looks whether it is back", wait
 
     def admit(self) -> bool:
         """Notes that a request goes out. Whether it is the probe."""

@@ -471,10 +471,12 @@ def _query(**parameters: str) -> str:
 
 
 def _event(line: bytes, target: ObjectId) -> WatchEvent:
-    event = decoded(line, target)
-    if event["type"] == "ERROR":
-        raise from_status(event["object"], target)
-    return WatchEvent(event["type"], event["object"])
+    match decoded(line, target):
+        case {"type": "ERROR", "object": dict(status)}:
+            raise from_status(status, target)
+        case {"type": "ADDED" | "MODIFIED" | "DELETED" | "BOOKMARK" as kind, "object": body}:
+            return WatchEvent(kind, body)
+    raise Unavailable(0, "", "a line of the watch is not an event; is this an API server?", target)
 
 
 def _contains(live: Any, sent: Any) -> bool:

@@ -62,7 +62,7 @@ class Settings:
 
     `home` is a folder for the mirror of the repository and caches; all of it can be lost. `git_secret`,
     `webhook_secret` and `signers_secret` are names of Secrets beside the records. `elect`: several replicas may run,
-    and one of them writes. `audit_s`: how often the server is asked about everything, in seconds.
+    and one of them writes.
     """
 
     repository: str
@@ -103,6 +103,8 @@ class _Daemon:
         self.desire = Desire(self.index)
         self.scribe = Scribe(self.metrics, self._events_of, self._home_events)
         self.bell = Event()
+        #: By cluster: how often a watch had to list everything once more, as far as it was told.
+        self.relists: dict[str, int] = {}
         self.command = Command(self.elector, settings.durations.lease)
         ties = Ties(self.command, self.scribe, self._again, self._built, self._moved, self.health)
         fence = self.elector.fence if self.elector else None
@@ -114,6 +116,7 @@ class _Daemon:
             partial(self.fleet.reader, self.home), settings.git_secret, settings.webhook_secret, settings.signers_secret
         )
         self.fleet.plane(self.home)  # without a way to the records there is nothing to begin with
+        self.known = self._last_known()
         self.follower = self._follower()
         outside = Outside(self.fleet.reader, settings.home, settings.mirrors)
         self.conductor = Conductor(
@@ -128,6 +131,7 @@ class _Daemon:
             self.bell,
             self.scribe.progressed,
             self.scribe.revised,
+            self.scribe.checked,
             settings.environments,
         )
         self.branches = Branches(
@@ -139,7 +143,16 @@ class _Daemon:
             lambda failed, seconds: self.metrics.fetched("builds", seconds, failed=failed),
             self.health.beat,
         )
-        self.reporter = Reporter(self.conductor, self.fleet, self.metrics, clock, settings.repository, settings.branch)
+        self.reporter = Reporter(
+            self.conductor,
+            self.fleet,
+            self.metrics,
+            clock,
+            settings.repository,
+            settings.branch,
+            self.scribe.applied,
+            self.known,
+        )
 
     def run(self) -> None:
         """Starts everything, goes round, and ends everything."""
@@ -155,16 +168,24 @@ class _Daemon:
             threads.append(voter)
         for thread in threads:
             thread.start()
+        if self.elector is None:
+            self.metrics.leading(True)
+            with suppress(ApiError):  # who writes into it says what is wrong
+                ensure_namespace(self.fleet.writer(self.home))
         reported = 0.0
         revision = ""
         # Whoever stops it, a signal's handler even, sets one event; and the conductor sleeps on another.
         Thread(target=self._end, name="end", daemon=True).start()
         while not self.stop.is_set():
             self.health.beat("conductor")
+            if dead := [thread.name for thread in threads if not thread.is_alive()]:
+                raise RuntimeError(f"a thread has ended that should not: {', '.join(dead)}")
             self.conductor.turn()
             if self.conductor.revision is not None and self.conductor.revision.commit != revision:
                 revision = self.conductor.revision.commit
                 self.branches.look_now()
+                for name in sorted(self.settings.environments - self.desire.environments().keys()):
+                    log.warning("no spec names an environment that was asked for", environment=name)
             if time.monotonic() - reported > _REPORT_SECONDS:
                 self._report()
                 reported = time.monotonic()
@@ -207,6 +228,9 @@ class _Daemon:
 
         def changed(leads: bool) -> None:
             self.scribe.led(leads, me)
+            if not leads:  # what it knew is another replica's to tell
+                for _, environment in list(self.fleet.keepers):
+                    self.metrics.forget_environment(environment)
             self.bell.set()
 
         durations = self.settings.durations
@@ -231,7 +255,7 @@ class _Daemon:
             self.health.beat,
             self.scribe.polled,
             self.clock,
-            self._last_applied(),
+            tuple(sorted(set(self.known.values()))),
         )
 
     def _web(self) -> Web:
@@ -271,7 +295,11 @@ class _Daemon:
 
     def _metrics(self) -> bytes:
         for plane in self.fleet.planes.values():
-            self.metrics.request_limit(plane.connection.host, plane.connection.limit)
+            host, relists = plane.connection.host, plane.relists
+            self.metrics.request_limit(host, plane.connection.limit)
+            for _ in range(relists - self.relists.get(host, 0)):
+                self.metrics.watch_restarted(host, "expired")
+            self.relists[host] = relists
         return self.metrics.render()
 
     def _page(self, query: str) -> bytes:
@@ -305,21 +333,21 @@ class _Daemon:
         return Events(writer, self.clock, self.metrics.event_dropped, instance=socket.gethostname())
 
     def _events_of(self, environment: str) -> Events | None:
-        spec = self.desire.environment(environment)
-        plane = self.fleet.planes.get(spec.data_plane) if spec is not None else None
+        plane = self.fleet.plane_of(environment)
         return plane.events if plane is not None else None
 
     def _home_events(self) -> Events | None:
-        plane = self.fleet.planes.get(self.home)
+        plane = self.fleet.planes.get(self.clusters.meant(self.home))
         return plane.events if plane is not None else None
 
-    def _last_applied(self) -> str:
-        """The commit that an earlier process applied, so that a rewound branch is noticed by a new one, too."""
+    def _last_known(self) -> dict[str, str]:
+        """What environments had by the word of an earlier process, so that a rewound branch is noticed by this one."""
         try:
             body = self.fleet.reader(self.home).get(standing.OBJECT)
-            return standing.from_config_map(body).revision if body is not None else ""
+            known = standing.from_config_map(body).environments if body is not None else {}
         except (ApiError, standing.StandingError):
-            return ""
+            return {}
+        return {name: one.revision for name, one in known.items() if one.revision}
 
 
 def _home_plane(settings: Settings) -> DataPlane:

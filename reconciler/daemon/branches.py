@@ -11,6 +11,7 @@ from threading import Event
 from reconciler import facts
 from reconciler.cluster import Reader
 from reconciler.daemon.conductor import Commits
+from reconciler.daemon.health import Beat
 from reconciler.desired import Unresolved
 from renderers.catalog import Catalog, Facts
 from schemas.environment import DataPlane
@@ -28,7 +29,7 @@ class Branches:
     interval_s: float
     hand_on: Callable[[Commits], None]
     heard: Callable[[bool, float], None]
-    beat: Callable[[str], None]
+    beat: Beat
     _asked: Event = field(default_factory=Event, init=False)
     _stopped: bool = field(default=False, init=False)
 
@@ -55,6 +56,7 @@ class Branches:
                 self.hand_on(found)
                 before = found
             pause = max(1.0, self.interval_s * (1 + _JITTER * (2 * random() - 1)) - (time.monotonic() - began))  # noqa: S311 - spreads load
+            self.beat("branches", pause)
             if self._asked.wait(pause):
                 self._asked.clear()
 

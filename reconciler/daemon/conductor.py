@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import Event, Lock
@@ -29,9 +29,13 @@ from reconciler.queries import check
 from reconciler.records import API_VERSION, NAMESPACE
 from reconciler.source.mirror import MirrorError, Revision
 from reconciler.specs.index import Changed, Index
+from reconciler.telling.logs import Log
 from renderers.catalog import Catalog, Facts, promotion_order
 from renderers.manifest import ObjectId
 from schemas.environment import DataPlane
+from schemas.problem import Problem
+
+log = Log(__name__)
 
 RECORDS = tuple(Watched(API_VERSION, kind, NAMESPACE, "") for kind in ("Build", "Promotion"))
 
@@ -63,25 +67,26 @@ class Command:
 
     elector: Elector | None
     lease_s: float
-    _armed: bool = False
+    _armed: float | None = None
 
     @property
     def leads(self) -> bool:
         """For keepers."""
-        return self._armed and self.is_first
+        return self._armed is not None and self._armed == self.term
+
+    @property
+    def term(self) -> float | None:
+        """Since when this replica leads, without a gap; None where it does not."""
+        return 0.0 if self.elector is None else self.elector.since
 
     @property
     def is_first(self) -> bool:
         """For the conductor, who steps before anybody else writes."""
-        return self.elector is None or self.elector.leads
+        return self.term is not None
 
-    def arm(self) -> None:
-        """The records have been read."""
-        self._armed = True
-
-    def disarm(self) -> None:
-        """Somebody else leads."""
-        self._armed = False
+    def arm(self, term: float | None) -> None:
+        """What the records say was read and handed on in this term."""
+        self._armed = term
 
     def keeps_all(self) -> str:
         """In the first lease period the former leader may not know yet that it leads no more."""
@@ -105,6 +110,7 @@ class Conductor:
     bell: Event
     told: Callable[[Progress], None]
     revised: Callable[[Delivered], None]
+    checked: Callable[[Sequence[Problem]], None]
     only: frozenset[str] = frozenset()
     revision: Revision | None = None
     progress: Progress = field(default_factory=lambda: Progress(Recall(Facts(), {}, {})))
@@ -119,8 +125,12 @@ class Conductor:
     _step_due: float = 0.0
     _stepped_at: float = 0.0
     _step_took: float = 0.0
+    _has_led: bool = False
+    #: The commits that the branch was rewound from, and that it had when it was looked at last.
+    _rewound_from: str = ""
+    _rewound_to: str = ""
     _tidy_at: datetime | None = None
-    _again: tuple[str, Recall, Mapping[str, frozenset[ObjectId]] | None] | None = None
+    _again: tuple[str, Recall, Mapping[str, frozenset[ObjectId] | None] | None] | None = None
     _again_lock: Lock = field(default_factory=Lock)
 
     # -- for others -------------------------------------------------------------------------------------------------
@@ -171,8 +181,11 @@ class Conductor:
             self._commits = Commits(known, {key: why for key, why in commits.unresolved.items() if key not in known})
         if self.revision is None:
             return
-        if not self.command.is_first:
-            self.command.disarm()
+        term = self.command.term
+        if term is None and self._automator is not None and self._has_led:
+            # What it has asked is answered for another time.
+            self._automator.close()
+            self._automator, self._has_led = None, False
         now = time.monotonic()
         is_due = now >= self._step_due or self._records_moved.is_set()
         # A step is over all records. Where that takes long, what comes meanwhile is taken together.
@@ -183,9 +196,23 @@ class Conductor:
             # Nobody has to wait for a step over all records, of which these models have none.
             self._hand_on(models)
         if is_new or commits is not None or is_due or (self.command.is_first and not self.command.leads):
-            self._step(now)
+            is_read = self._step(now)
             self._hand_on(models)
+            if is_read and term is not None and not self.command.leads:
+                self.command.arm(term)
+                self.fleet.ring()
+        self._forget_rewind()
         self.fleet.mind()
+
+    def _forget_rewind(self) -> None:
+        """When the branch has what it had, or nothing waits for a person any more."""
+        if self.desire.rewound and self.command.leads and self.revision is not None:
+            is_back = False
+            if self._rewound_to != self.revision.commit:
+                self._rewound_to = self.revision.commit
+                is_back = self.follower.is_ancestor(self._rewound_from, self.revision.commit)
+            if is_back or all(keeper.is_caught_up for keeper in list(self.fleet.keepers.values())):
+                self.desire.rewound = ""
 
     def _hand_on(self, models: frozenset[str] | None) -> None:
         assert self.revision is not None
@@ -209,16 +236,14 @@ class Conductor:
         is_new = False
         while not self.follower.delivered.empty():
             delivered = self.follower.delivered.get()
-            self.revision = delivered.revision
             errors_before = self.desire.has_errors
             with self.desire.lock:
-                self.desire.rewound = delivered.rewound
-                if delivered.changed is not None:
-                    found = self.index.update(delivered.changed)
-                else:
-                    assert delivered.files is not None
-                    found = self._replace(delivered.files.content)
-                    self.desire.unreadable = delivered.files.problems
+                if delivered.rewound:
+                    self.desire.rewound, self._rewound_from = delivered.rewound, delivered.rewound_from
+                found = self._take_in(delivered)
+                if found is None:
+                    continue
+                self.revision = delivered.revision
                 # Of those that have only moved, problems tell where they stand.
                 changed = None if found.models is None else found.models | found.moved
                 self.desire.expect(changed)
@@ -227,9 +252,23 @@ class Conductor:
             models = None if changed is None or models is None else models | changed
             is_new = True
             self.revised(delivered)
+            self.checked(self.desire.problems())
             if errors_before != errors_now:
                 self.fleet.want_all()
         return models, is_new
+
+    def _take_in(self, delivered: Delivered) -> Changed | None:
+        """The specs of a commit. None where git could not be read: then all of them come with the next poll."""
+        try:
+            if delivered.changed is not None:
+                return self.index.update(delivered.changed)
+        except MirrorError as error:
+            log.warning("what has changed could not be read", revision=delivered.revision.commit, error=str(error))
+            self.follower.forget()
+            return None
+        assert delivered.files is not None
+        self.desire.unreadable = delivered.files.problems
+        return self._replace(delivered.files.content)
 
     def _replace(self, contents: Mapping[str, bytes]) -> Changed:
         """All specs anew. They stay, so the collector is spared from walking them, now and ever after."""
@@ -249,23 +288,26 @@ class Conductor:
 
     # -- records ----------------------------------------------------------------------------------------------------
 
-    def _step(self, now: float) -> None:
-        """One step of what builds and promotes itself; without leading, only a look at what the records mean."""
+    def _step(self, now: float) -> bool:
+        """One step of what builds and promotes itself; without leading, only a look at what the records mean.
+
+        Whether the records could be read.
+        """
         self._records_moved.clear()
         self._stirred.clear()
         self._stepped_at = now
         catalog, facts = self.index.catalog, Facts(self._commits.known)
+        is_read = True
         try:
             self.progress = self._stepped(catalog, facts)
             self.trouble = "; ".join(f"{one.where}: {one.message}" for one in self.progress.trouble)
         except ApiError as error:
             self.progress = automate.out_of_reach(catalog, facts, error)
-            self.trouble = str(error)
-        if self.command.is_first:
-            self.command.arm()
+            self.trouble, is_read = str(error), False
         self._step_took = time.monotonic() - now
         self._step_due = now + self._pause()
         self.told(self.progress)
+        return is_read
 
     def _stepped(self, catalog: Catalog, facts: Facts) -> Progress:
         home = self.home
@@ -275,10 +317,11 @@ class Conductor:
             automator = self._automator = Automator(catalog, facts, self.outside, home, only=self.only)
         automator.catalog, automator.facts = catalog, facts
         automator.complete = not self.desire.has_errors
-        if not automator.is_needed():
+        if not automator.is_needed(sure=True):
             return Progress(Recall(facts, {}, {}))
         if not self.command.is_first:
             return automator.look(self.clock(), ask=False)
+        self._has_led = True
         at = self.clock()
         if self._tidy_at is None or at >= self._tidy_at:
             automator.tidy_again()
@@ -301,17 +344,19 @@ class Conductor:
 
     # -- the second look --------------------------------------------------------------------------------------------
 
-    def _read_again(self, commit: str, recall: Recall) -> Mapping[str, frozenset[ObjectId]] | None:
+    def _read_again(self, commit: str, recall: Recall) -> Mapping[str, frozenset[ObjectId] | None] | None:
         try:
             files = self.follower.again(commit)
         except MirrorError:
             return None
         loaded = specs.parse(files.content, check)
         problems = [*files.problems, *loaded.problems]
-        wanted: dict[str, set[ObjectId]] = {name: set() for name in loaded.catalog.environments}
-        for unit in desired.build(loaded.catalog, recall.facts, self._unresolved(loaded.catalog), recall.unclear):
-            problems += [unit.problem] if unit.problem else []
-            wanted[unit.environment] |= {manifest.id for manifest in unit.manifests}
         if any(problem.severity == "error" for problem in problems):
             return None
-        return {name: frozenset(ids) for name, ids in wanted.items()}
+        wanted: dict[str, set[ObjectId]] = {name: set() for name in loaded.catalog.environments}
+        unknown: set[str] = set()
+        for unit in desired.build(loaded.catalog, recall.facts, self._unresolved(loaded.catalog), recall.unclear):
+            if unit.problem or unit.waits:
+                unknown.add(unit.environment)
+            wanted[unit.environment] |= {manifest.id for manifest in unit.manifests}
+        return {name: None if name in unknown else frozenset(ids) for name, ids in wanted.items()}

@@ -88,6 +88,8 @@ class Desire:
     #: Models whose specs are newer than what is known of their units; None: all.
     _expected: frozenset[str] | None = frozenset()
     lock: RLock = field(default_factory=RLock)
+    #: Another number whenever something else is wanted: what was rendered before is rendered anew.
+    generation: int = 0
 
     def expect(self, models: Collection[str] | None) -> None:
         """The specs of these models have changed (None: all), and nobody has asked yet what that means to the records.
@@ -108,10 +110,11 @@ class Desire:
                 name: self._recall.keep.get(name, frozenset()) ^ recall.keep.get(name, frozenset())
                 for name in _differing(self._recall.keep, recall.keep)
             }
-            if self._shared:
-                models = None  # whose object it is may be settled by a change of either
             if models is not None:
                 models = {*models, *self._remembered(recall, unresolved)}
+            if self._shared and models:
+                models = None  # whose object it is may be settled by a change of either
+            self.generation += models is None or bool(models or jobs)
             self.revision, self._recall, self._unresolved = revision, recall, unresolved
             self._expected = frozenset()
             made = None if models is None else self._render(models)
@@ -244,6 +247,8 @@ class Desire:
                     self._owners.pop((plane, target), None)
                 for build in old.builds:
                     del self._makers[build][unit]
+                    if not self._makers[build]:
+                        del self._makers[build]
                 self._places[unit.environment] -= Counter(map(place_of, old.objects))
                 self._shared.discard(unit)
                 del self._units[unit.environment][unit.model]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from threading import Lock, Thread
 
 from reconciler import inventory
@@ -20,6 +19,7 @@ from schemas.environment import DataPlane
 
 #: For all of them together: Kubernetes gives a pod thirty seconds to end.
 _STOP_SECONDS = 15.0
+_RETRY_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -44,15 +44,19 @@ class Fleet:
     _planes: dict[DataPlane, Plane] = field(default_factory=dict, init=False)
     _threads: dict[tuple[DataPlane, str], Thread] = field(default_factory=dict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
+    #: Clusters that could not be connected to: why, and when it is tried again.
+    _refused: dict[DataPlane, tuple[str, float]] = field(default_factory=dict, init=False)
     _is_minded: bool = field(default=False, init=False)
 
     def plane(self, key: DataPlane) -> Plane:
         """The cluster of a data plane. Raises `ApiError` where there is no way to it."""
+        key = self.clusters.meant(key)
+        if key in self._planes:
+            return self._planes[key]
         with self._lock:
             if key not in self._planes:
-                connection = self.clusters.connection(key)
-                connection.observe = partial(self.requested, connection.host)
-                plane = Plane(key, connection, self.fence, self.events)
+                plane = Plane(key, self.clusters.connection(key), self.fence, self.events)
+                plane.observe(self.requested)
                 plane.follow("inventories", [INVENTORIES], self._hear_of_inventory)
                 self._planes[key] = plane
             return self._planes[key]
@@ -72,27 +76,46 @@ class Fleet:
 
     def mind(self) -> None:
         """Sees to it that every environment has a keeper: those of the specs, and those that are left over."""
-        wanted: dict[tuple[DataPlane, str], str] = {}
-        self.troubles, self.moved = {}, {}
-        for name, spec in self.desire.environments().items():
-            if not self.only or name in self.only:
-                wanted[spec.data_plane, name] = name
-        specs = self.desire.environments()
+        specs = {name: self.clusters.meant(spec.data_plane) for name, spec in self.desire.environments().items()}
+        wanted = {(key, name) for name, key in specs.items() if self._is_meant(name)}
+        left_over: set[tuple[str, str]] = set()
+        moved: dict[str, str] = {}
         for key, plane in self.planes.items():
             for name in plane.inventories():
-                if name in specs and specs[name].data_plane != key:
-                    self._note_move(plane, name, specs[name].data_plane)
-                elif name not in specs and (not self.only or name in self.only):
-                    wanted.setdefault((key, name), name)
+                if name in specs:
+                    moved |= self._move_of(plane, name, specs[name])
+                elif self._is_meant(name) and (plane.identity, name) not in left_over:
+                    left_over.add((plane.identity, name))  # two ways may lead to one cluster
+                    wanted.add((key, name))
+        troubles: dict[str, str] = {}
         for (key, name), keeper in list(self.keepers.items()):
             if keeper.is_over or ((key, name) not in wanted and name in specs):
                 self._dismiss(key, name)
-        for key, name in wanted.keys() - self.keepers.keys():
+        now = time.monotonic()
+        for key, name in wanted - self.keepers.keys():
+            why, again_at = self._refused.get(key, ("", 0.0))
             try:
-                self._appoint(key, name)
+                if now < again_at:
+                    troubles[name] = why
+                else:
+                    self._appoint(key, name)
             except ApiError as error:
-                self.troubles[name] = str(error)
-        self._is_minded = True
+                troubles[name] = str(error)
+                self._refused[key] = str(error), now + _RETRY_SECONDS
+        self.troubles, self.moved, self._is_minded = troubles, moved, True
+
+    def ring(self) -> None:
+        """Wakes everybody up: this replica may write from now on."""
+        for keeper in list(self.keepers.values()):
+            keeper.bell.set()
+
+    def plane_of(self, environment: str) -> Plane | None:
+        """The cluster that an environment is in, where that is known."""
+        spec = self.desire.environment(environment)
+        return self._planes.get(self.clusters.meant(spec.data_plane)) if spec is not None else None
+
+    def _is_meant(self, environment: str) -> bool:
+        return not self.only or environment in self.only
 
     def move(self, moved: Moved) -> None:
         """Tells the keepers what has changed about what is wanted of them."""
@@ -122,9 +145,9 @@ class Fleet:
             return None
         unit, job = found
         spec = self.desire.environment(unit.environment)
-        if spec is None or spec.suspended or (self.only and unit.environment not in self.only):
+        if spec is None or spec.suspended or not self._is_meant(unit.environment):
             return None  # nobody makes it now, and it may have been made before
-        plane = self._planes.get(spec.data_plane)
+        plane = self.plane_of(unit.environment)
         return None if plane is None else build_state(plane, unit.environment, job)
 
     @property
@@ -147,18 +170,20 @@ class Fleet:
         for plane in self._planes.values():
             plane.close()
 
-    def _note_move(self, left: Plane, name: str, to: DataPlane) -> None:
-        """Two ways may lead to one cluster; where they do not, somebody has to clean up."""
+    def _move_of(self, left: Plane, name: str, to: DataPlane) -> dict[str, str]:
+        """What an environment has left in a cluster where it is no more. Two ways may lead to one cluster."""
         now = self._planes.get(to)
-        if now is not None and now.identity and left.identity and now.identity != left.identity:
-            self.moved[name] = (
-                f"it has moved from {left.connection.host}, where what it left still runs; delete there what has the "
-                f"label {inventory.PART_OF}={inventory.set_id(name)}, and the ConfigMap "
-                f"{inventory.object_id_of(name)} last"
-            )
+        if left.key == to or now is None or "" in (now.identity, left.identity) or now.identity == left.identity:
+            return {}
+        words = (
+            f"it has moved from {left.connection.host}, where what it left still runs; delete there what has the label "
+            f"{inventory.PART_OF}={inventory.set_id(name)}, and the ConfigMap {inventory.object_id_of(name)} last"
+        )
+        return {name: words}
 
     def _appoint(self, key: DataPlane, name: str) -> None:
         keeper = Keeper(name, self.plane(key), self.desire, self.ties)
+        keeper.plane.hear_own(name, keeper.hear_own)
         thread = Thread(target=keeper.run, name=f"keeper of {name}", daemon=True)
         self.keepers[key, name], self._threads[key, name] = keeper, thread
         thread.start()
@@ -168,7 +193,8 @@ class Fleet:
         keeper.stop()
         self._threads.pop((key, name)).join(_STOP_SECONDS)
         self.ties.listener.forgot(name)
-        keeper.plane.follow(name, (), keeper.hear)
+        keeper.plane.follow(keeper.loop, (), keeper.hear)
+        keeper.plane.hear_own(name, None)
         self.ties.health.forget(keeper.loop)
 
     def _hear_of_inventory(self, heard: Heard) -> None:

@@ -15,10 +15,15 @@ from random import random
 from threading import Event
 from typing import NamedTuple
 
+from reconciler.daemon.health import Beat
 from reconciler.source.files import Files
 from reconciler.source.git import Credential, Unresolved
 from reconciler.source.mirror import Mirror, MirrorError, Revision
+from reconciler.source.repository import COMMIT
 from reconciler.source.signatures import Signers, UnverifiedError
+from reconciler.telling.logs import Log
+
+log = Log(__name__)
 
 #: Of the interval, so much more or less: many reconcilers must not ask one server at once.
 _JITTER = 0.1
@@ -32,8 +37,10 @@ class Delivered(NamedTuple):
     revision: Revision
     files: Files | None = None
     changed: Mapping[str, bytes | None] | None = None
-    #: In words, where it does not follow the commit before.
+    #: In words, where it does not follow what was there before.
     rewound: str = ""
+    #: The commit that it does not follow; of several, the newest.
+    rewound_from: str = ""
     signer: str = ""
 
 
@@ -41,7 +48,8 @@ class Delivered(NamedTuple):
 class Follower:
     """`credential` and `signers` are asked for each time, as Secrets are rotated; both may raise `SourceError`.
 
-    `signers` gives None where no signature is asked for. `before`: the commit that an earlier process applied last.
+    `signers` gives None where no signature is asked for. `before`: the commits that environments were last seen to
+    have whole, when this process began. They were read in a cluster: what is no commit's id is ignored.
     """
 
     mirror: Mirror
@@ -49,15 +57,18 @@ class Follower:
     credential: Callable[[], Credential | None]
     signers: Callable[[], Signers | None]
     bell: Event
-    beat: Callable[[str], None]
+    beat: Beat
     heard: Callable[[str, float], None]
     clock: Callable[[], datetime]
-    before: str = ""
+    before: tuple[str, ...] = ()
     delivered: SimpleQueue[Delivered] = field(default_factory=SimpleQueue, init=False)
     #: Why there is nothing newer; "" while all is well.
     trouble: str = field(default="", init=False)
     fetched_at: float | None = field(default=None, init=False)
     _at: str = field(default="", init=False)
+    #: How often somebody could not use a delivery, and how often that was made good. Each has one writer.
+    _forgotten: int = field(default=0, init=False)
+    _remedied: int = field(default=0, init=False)
     _asked: Event = field(default_factory=Event, init=False)
     _stopped: bool = field(default=False, init=False)
     _failures: int = field(default=0, init=False)
@@ -65,6 +76,10 @@ class Follower:
     def poll_now(self) -> None:
         """Somebody says that there is something new."""
         self._asked.set()
+
+    def forget(self) -> None:
+        """A delivery could not be used: the next poll hands on all files, even of the same commit."""
+        self._forgotten += 1
 
     def stop(self) -> None:
         """Ends the thread."""
@@ -76,13 +91,19 @@ class Follower:
         while not self._stopped:
             self.beat("source")
             began = time.monotonic()
-            self.trouble = self.poll()
+            try:
+                self.trouble = self.poll()
+            except Exception as error:
+                log.exception("a poll ended with an error of the program")
+                self.trouble = f"{type(error).__name__}: {error}"
             self.heard(self.trouble, time.monotonic() - began)
             self._failures = self._failures + 1 if self.trouble else 0
             # After a failure sooner than usual at first.
             longest = max(self.interval_s, _PATIENCE)
             pause = min(longest, 2.0 ** min(self._failures, 20)) if self._failures else self.interval_s
-            if self._asked.wait(pause * (1 + _JITTER * (2 * random() - 1))):  # noqa: S311 - spreads load
+            pause *= 1 + _JITTER * (2 * random() - 1)  # noqa: S311 - spreads load
+            self.beat("source", pause)
+            if self._asked.wait(pause):
                 self._asked.clear()
 
     def poll(self) -> str:
@@ -91,17 +112,20 @@ class Follower:
             credential, signers = self.credential(), self.signers()
         except SourceError as error:
             return str(error)
+        self.beat("source")
         found = self.mirror.fetch(credential)
         trouble = ""
         if isinstance(found, Unresolved):
             # What was fetched before this process began is better than nothing, while the server is away.
-            trouble, kept = found.reason, None if self._at else self.mirror.head()
+            has_all = self._at and self._remedied == self._forgotten
+            self.beat("source")
+            trouble, kept = found.reason, None if has_all else self.mirror.head()
             if kept is None:
                 return trouble
             found = kept
         else:
             self.fetched_at = time.monotonic()
-        if found.commit == self._at:
+        if found.commit == self._at and self._remedied == self._forgotten:
             return trouble
         try:
             self._hand_on(found, signers)
@@ -112,15 +136,38 @@ class Follower:
         return trouble
 
     def _hand_on(self, found: Revision, signers: Signers | None) -> None:
-        signer = self.mirror.verify(found.commit, signers, self.clock()) if signers is not None else ""
-        before, rewound = self._at or self.before, ""
-        if before and before != found.commit and not self.mirror.is_ancestor(before, found.commit):
-            rewound = f"the branch was rewound from {before[:12]} to {found.commit[:12]}"
-        changed = self.mirror.changed(self._at, found.commit) if self._at else None
+        """Each question to the mirror may take minutes: a beat before each."""
+        forgotten = self._forgotten
+        is_anew = not self._at or self._remedied != forgotten
+        signer = ""
+        if signers is not None:
+            self.beat("source")
+            signer = self.mirror.verify(found.commit, signers, self.clock())
+        lost = self._lost(found.commit)
+        rewound = f"the branch was rewound from {lost[:12]} to {found.commit[:12]}" if lost else ""
+        self.beat("source")
+        changed = None if is_anew else self.mirror.changed(self._at, found.commit)
+        self.beat("source")
         files = self.mirror.files(found.commit) if changed is None else None
-        self._at = found.commit
-        self.delivered.put(Delivered(found, files, changed, rewound, signer))
+        self._at, self._remedied = found.commit, forgotten
+        self.delivered.put(Delivered(found, files, changed, rewound, lost, signer))
         self.bell.set()
+
+    def _lost(self, commit: str) -> str:
+        """The newest of the commits before that do not lead to this one; "" where all of them do."""
+        lost = ""
+        for old in (self._at,) if self._at else filter(COMMIT.fullmatch, self.before):
+            self.beat("source")
+            if not self.mirror.is_ancestor(old, commit) and (not lost or self.is_ancestor(lost, old)):
+                lost = old
+        return lost
+
+    def is_ancestor(self, old: str, new: str) -> bool:
+        """Whether one commit is known to have led to another, or is it. False where that cannot be told."""
+        try:
+            return bool(COMMIT.fullmatch(old) and COMMIT.fullmatch(new)) and self.mirror.is_ancestor(old, new)
+        except MirrorError:
+            return False
 
     def again(self, commit: str) -> Files:
         """All files of a commit, read anew. Raises MirrorError."""

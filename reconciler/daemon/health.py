@@ -5,9 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
-#: Longer than any single thing that a loop does between two beats: a request insists for a minute, and git for two.
+#: Longer than any single thing that a loop does between two beats: a request insists for a minute; git for two, and a
+#: fetch for two to ask and two more to fetch.
 STUCK_SECONDS = 300.0
+
+
+class Beat(Protocol):
+    """How a loop says that it is alive: `Health.beat`."""
+
+    def __call__(self, loop: str, /, rest: float = 0.0) -> None: ...
 
 
 @dataclass(slots=True)
@@ -18,9 +26,9 @@ class Health:
     stuck_s: float = STUCK_SECONDS
     _beats: dict[str, float] = field(default_factory=dict)
 
-    def beat(self, loop: str) -> None:
-        """A loop goes round."""
-        self._beats[loop] = self.clock()
+    def beat(self, loop: str, /, rest: float = 0.0) -> None:
+        """A loop goes round. It is about to rest for so many seconds, which do not count."""
+        self._beats[loop] = self.clock() + rest
 
     def forget(self, loop: str) -> None:
         """A loop has ended, as it should."""

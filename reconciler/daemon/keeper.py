@@ -69,6 +69,7 @@ class Pass(NamedTuple):
     environment: str
     seconds: float
     at: float
+    requests: int  #: to its cluster meanwhile
 
 
 class Drifted(NamedTuple):
@@ -81,6 +82,10 @@ class Drifted(NamedTuple):
 
 class Listener(Protocol):
     """Who is told of what a keeper does. Every method returns at once, and raises nothing."""
+
+    def limited(self, environment: str, limits: Collection[plan.Guard], held: int) -> None: ...
+
+    def approved(self, environment: str, approved: inventory.Approved) -> None: ...
 
     def planned(self, environment: str, planned: Plan) -> None: ...
 
@@ -211,8 +216,9 @@ class Keeper:
 
     @property
     def is_caught_up(self) -> bool:
-        """Whether it has looked at everything that there was to look at."""
-        return self._is_known and self.is_seen and self._wants.empty() and self._heard.empty() and not len(self.agenda)
+        """Whether it has looked at all that there was to look at. In a suspended environment, that is nothing."""
+        is_idle = not len(self.agenda) or _is_suspended(self.desire, self.name)
+        return self._is_known and self.is_seen and self._wants.empty() and self._heard.empty() and is_idle
 
     def states(self) -> dict[str, int]:
         """How many of its objects are in which state of readiness."""
@@ -232,13 +238,18 @@ class Keeper:
             except Exception as error:
                 log.exception("a pass ended with an error of the program", environment=self.name)
                 self._lose(f"{type(error).__name__}: {error}")
-            due = self.agenda.next_due()
-            patience = 5.0 if due is None else max(0.0, min(5.0, due - time.monotonic()))
-            if not self.is_seen or self._kept_all:
-                patience = min(patience, 0.2)
-            if self.bell.wait(max(patience, 0.01)):
+            if self.bell.wait(self._patience()):
                 self.bell.clear()
                 time.sleep(_GATHER_SECONDS)
+
+    def _patience(self) -> float:
+        """Seconds until the next turn, if nothing is heard before."""
+        if not self.is_seen or self._kept_all:
+            return 0.2
+        due = self.agenda.next_due()
+        if due is None or not self.ties.leadership.leads or _is_suspended(self.desire, self.name):
+            return 5.0
+        return max(0.01, min(5.0, due - time.monotonic()))
 
     def _lose(self, why: str) -> None:
         """What was due is tried again later: the cluster is away, or something is wrong with what it holds."""
@@ -255,7 +266,7 @@ class Keeper:
         self._follow()
         self._listen(now)
         if not self.is_seen:
-            self.trouble = self.plane.trouble() or "its objects are being listed"
+            self.trouble = self.plane.trouble(self._watched) or "its objects are being listed"
             return
         self.trouble = ""
         if not self._is_known:
@@ -263,21 +274,34 @@ class Keeper:
             self._audit_due = now + AUDIT_SECONDS * (0.5 + random())  # noqa: S311 - spreads load, keeps no secret
             self.agenda.touch(self._all_models(), now)
         self._audit(now)
-        if not self.ties.leadership.leads:
-            return
+        if not self.ties.leadership.leads or _is_suspended(self.desire, self.name):
+            return  # what is to be looked at stays on the agenda
         if self._kept_all and not self.ties.leadership.keeps_all():
             self._kept_all = False
             self.agenda.stir([model for model, _ in self.agenda], now)
         due = self.agenda.due(now)
-        if _is_suspended(self.desire, self.name):
-            for model in due:
-                self._settle(model)
-        elif due:
-            with closing(self._batches(due)) as batches:
-                for batch in batches:
-                    self._pass(batch)
-                    if self._is_preempted():
-                        break
+        if due:
+            self._work(due)
+
+    def _work(self, due: frozenset[str]) -> None:
+        """Passes over these models. What holds some of them back is known when all of them were looked at."""
+        limits: list[plan.Guard] = []
+        held = 0
+        generation = self.desire.generation
+        _, stored_in = self.plane.inventory(self.name)
+        approved = inventory.approved_in(stored_in) if stored_in is not None else None
+        with closing(self._batches(due)) as batches:
+            for batch in batches:
+                planned = self._pass(batch, generation, approved)
+                if planned is not None:
+                    limits += planned.guards
+                    held += sum(change.op is Op.DELETE and bool(change.held) for change in planned.changes)
+                if self._is_preempted() or planned is None:
+                    return
+        self.guards = tuple(dict.fromkeys(limits))
+        self.ties.listener.limited(self.name, self.guards, held if limits else 0)
+        if approved is not None:
+            self._take_back(approved)
 
     def _all_models(self) -> set[str]:
         return {*self.desire.models(self.name), *self._by_model}
@@ -307,10 +331,9 @@ class Keeper:
         for version, kind, namespaced in kinds:
             for namespace in namespaces if namespaced else ("",):
                 watched.add(Watched(version, kind, namespace, selector))
-        self.plane.hear_own(self.name, self.hear_own)
         if watched != self._watched:
             self._watched = frozenset(watched)
-            self.plane.follow(self.name, watched, self.hear)
+            self.plane.follow(self.loop, watched, self.hear)
 
     # -- hearing ----------------------------------------------------------------------------------------------------
 
@@ -336,6 +359,9 @@ class Keeper:
         if heard.how == "COMPLETE":
             for one, entry in self.plane.cache.entries(heard.watched):
                 self._join(one, entry.labels)
+                self.agenda.touch([_model_of(entry.labels)], now)
+            # A kind that was missing may be there now.
+            self.agenda.touch([model for model, _ in self.agenda], now)
             return
         labelled = _model_of(heard.labels)
         owner = self.desire.owner(self.name, target)
@@ -455,10 +481,13 @@ class Keeper:
         is_ours = entry is not None and entry.labels.get(inventory.PART_OF) == inventory.set_id(self.name)
         return self.plane.cache.get(target) if is_ours else None
 
-    def _settle(self, model: str) -> None:
+    def _settle(self, model: str, *, drifted: bool = False) -> None:
+        """Nothing is to be done about it. `drifted`: although somebody has changed something of it."""
         self.agenda.settle(model)
         self._forced.discard(model)
         self._to_audit.discard(model)
+        if drifted:
+            return
         unit = self.desire.unit(self.name, model)
         for target in [*self._by_model.get(model, ()), *(unit.objects if unit else ())]:
             self._seen_at.pop(target, None)
@@ -467,11 +496,18 @@ class Keeper:
 
     # -- a pass -----------------------------------------------------------------------------------------------------
 
-    def _pass(self, batch: Mapping[str, tuple[Manifest, ...]]) -> None:
-        began = time.monotonic()
-        environment = self.desire.environment(self.name)
+    def _pass(
+        self, batch: Mapping[str, tuple[Manifest, ...]], generation: int, approved: inventory.Approved | None
+    ) -> Plan | None:
+        """Plans and applies what was rendered. None where something else is wanted since: then it is rendered anew."""
+        began, asked = time.monotonic(), self.plane.asked
         manifests = tuple(manifest for theirs in batch.values() for manifest in theirs)
-        complete, keep = self.desire.standing(self.name)
+        with self.desire.lock:
+            environment = self.desire.environment(self.name)
+            complete, keep = self.desire.standing(self.name)
+            if self.desire.generation != generation:
+                self.agenda.touch(batch, began)
+                return None
         wanted = Wanted(
             self.name,
             manifests,
@@ -483,16 +519,15 @@ class Keeper:
             rewound=self.desire.rewound,
         )
         self._kept_all = bool(wanted.keeps_all)
-        seen, stored_in = self._seen(batch, manifests)
+        seen = self._seen(batch, manifests)
         known = self.plane.inventories().keys()
         audit = bool(batch.keys() & self._to_audit)
         observed = observe.judged(self.plane.reader, seen, manifests, known, self.plane.pool, audit=audit)
         changes, guards = plan.environment(wanted, observed)
         planned = plan.assemble(changes, (), guards)
-        approval = inventory.approved_in(stored_in) if stored_in is not None else None
-        if approval is not None:
-            planned = plan.approved(planned, {approval[0]})
-        self.guards = planned.guards
+        if approved is not None and any(guard.approval == approved.id for guard in guards):
+            planned = plan.approved(planned, {approved.id})
+            self.ties.listener.approved(self.name, approved)
         self.ties.listener.planned(self.name, planned)
         done, is_whole = self._carry_out(planned, wanted, observed, began)
         self._join_own()
@@ -500,17 +535,13 @@ class Keeper:
             if one.outcome is Outcome.DELETED:
                 self._leave_out(one.change.id)
         self._note(batch, planned, done, time.monotonic(), is_whole=is_whole)
-        self.last = Pass(self.name, time.monotonic() - began, began)
+        self.last = Pass(self.name, time.monotonic() - began, began, self.plane.asked - asked)
         self.ties.listener.passed(self.last)
-        # Last, as it may fail. A pass without limits is not what it was for: that may be another part of the same look.
-        if approval is not None and guards:
-            self._take_back_approval()
+        return planned
 
-    def _seen(
-        self, batch: Mapping[str, tuple[Manifest, ...]], manifests: Collection[Manifest]
-    ) -> tuple[Observed, Body | None]:
+    def _seen(self, batch: Mapping[str, tuple[Manifest, ...]], manifests: Collection[Manifest]) -> Observed:
         """What the cache has of these models, and of all others in numbers."""
-        stored, stored_in = self.plane.inventory(self.name)
+        stored, _ = self.plane.inventory(self.name)
         ids = {manifest.id for manifest in manifests}
         for model in batch:
             ids |= {target for target in self._by_model.get(model, ()) if self._is_alone(target, model)}
@@ -530,7 +561,7 @@ class Keeper:
             frozenset(others.keys() | elsewhere.keys()),
             frozenset(remembered),
         )
-        seen = Observed(
+        return Observed(
             self.name,
             members,
             inventory=stored,
@@ -538,7 +569,6 @@ class Keeper:
             vanished=frozenset(self._vanished),
             beside=beside,
         )
-        return seen, stored_in
 
     def _carry_out(
         self, planned: Plan, wanted: Wanted, observed: Observed, began: float
@@ -566,11 +596,10 @@ class Keeper:
         units = self.desire.wanted(self.name).values()
         return lambda: frozenset(target for unit in units for target in unit.objects)
 
-    def _take_back_approval(self) -> None:
-        """An approval is for one plan, once."""
-        target = inventory.object_id_of(self.name)
-        live = self.plane.writer.get(target)
-        if live is not None and inventory.approved_in(live) is not None:
+    def _take_back(self, approved: inventory.Approved) -> None:
+        """An approval is for one plan, once. Another one may have come meanwhile, which counts."""
+        live = self.plane.writer.get(inventory.object_id_of(self.name))
+        if live is not None and inventory.approved_in(live) == approved:
             self.plane.writer.update(inventory.without_approval(live))
 
     # -- what became of it ------------------------------------------------------------------------------------------
@@ -597,7 +626,8 @@ class Keeper:
                 open_changes[model].append(change)
         for model, changes in open_changes.items():
             unit = wanted.get(model)
-            left = [c for c in changes if not (c.id in outcome and _is_done(outcome[c.id]))]
+            open_ = [c for c in changes if not (c.id in outcome and _is_done(outcome[c.id]))]
+            left = [change for change in open_ if change.held != plan.REPORTED]
             if unit is not None and (unit.waits or unit.problem):
                 self.agenda.leave(model, unit.waits or str(unit.problem), now, waits=True)
             elif not left and stuck is not None:
@@ -609,6 +639,8 @@ class Keeper:
                 self.agenda.touch([model], now)
             elif not changes:
                 self._settle(model)
+            elif open_ and not left:
+                self._settle(model, drifted=True)
             elif not left or any(change.is_action and change.id not in outcome for change in left):
                 self._forced.discard(model)
                 self._to_audit.discard(model)

@@ -78,6 +78,10 @@ class Plane:
     _wanted: dict[str, frozenset[Watched]] = field(default_factory=dict, init=False)
     #: Inventories as they were read last, and of what: they are asked for all the time, and may be long.
     _read: dict[str, tuple[Entry, Inventory | None, Body]] = field(default_factory=dict, init=False)
+    #: How many watches were begun.
+    _begun: int = field(default=0, init=False)
+    #: How many requests were sent.
+    asked: int = field(default=0, init=False)
     _identity: str = field(default="", init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
@@ -88,9 +92,11 @@ class Plane:
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="requests")
         self.events = self.events_to(self.writer)
 
-    def hear_own(self, environment: str, wrote: Callable[[Body], None]) -> None:
-        """From now on somebody is told of own writes to the members of an environment."""
-        self._writers = {**self._writers, inventory.set_id(environment): wrote}
+    def hear_own(self, environment: str, wrote: Callable[[Body], None] | None) -> None:
+        """From now on somebody is told of own writes to the members of an environment; None: nobody."""
+        with self._lock:
+            others = {key: one for key, one in self._writers.items() if key != inventory.set_id(environment)}
+            self._writers = others | ({inventory.set_id(environment): wrote} if wrote is not None else {})
 
     def follow(self, who: str, watched: Collection[Watched], heard: Callable[[Heard], None]) -> None:
         """From now on somebody is told of what happens to these, and of nothing else that was followed before."""
@@ -100,6 +106,7 @@ class Plane:
             mine = self._wanted.get(who, frozenset())
             self._followers = {one: to for one, to in self._followers.items() if one not in mine}
             self._followers |= dict.fromkeys(watched, heard)
+            self._begun += len(frozenset(watched) - frozenset().union(*self._wanted.values()))
             self._wanted[who] = frozenset(watched)
             self.cache.follow(frozenset().union(*self._wanted.values()))
 
@@ -148,9 +155,24 @@ class Plane:
         stored, _ = self.inventory(environment)
         return stored is not None and job in stored.finished
 
-    def trouble(self) -> str:
-        """Why not everything can be seen; "" where it can."""
-        return "; ".join(map(str, self.cache.troubles()))
+    def trouble(self, watched: Collection[Watched]) -> str:
+        """Why not all of this can be seen; "" where it can."""
+        unseen = {one for one in watched if not self.cache.is_complete(one)}
+        return "; ".join(one.sentence for one in self.cache.troubles() if one.watched in unseen)
+
+    @property
+    def relists(self) -> int:
+        """How often a watch had to list everything once more: the server had forgotten where it was."""
+        return max(0, self.cache.counts().lists - self._begun)
+
+    def observe(self, told: Callable[[str, str, int, float], None]) -> None:
+        """Tells of each request to the cluster from now on, and counts them."""
+
+        def exchanged(verb: str, code: int, seconds: float) -> None:
+            self.asked += 1
+            told(self.connection.host, verb, code, seconds)
+
+        self.connection.observe = exchanged
 
     def close(self) -> None:
         """Sends the last Events, and ends watches and requests."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -13,15 +13,17 @@ from reconciler.automate import Progress
 from reconciler.cluster import Writer
 from reconciler.daemon.follower import Delivered
 from reconciler.daemon.keeper import Drifted, Keeper, Pass
-from reconciler.plan import Op, Plan
+from reconciler.inventory import Approved
+from reconciler.plan import Guard, Op, Plan
 from reconciler.promotion import Ledger
 from reconciler.report import Done, Outcome
-from reconciler.source.mirror import Revision
 from reconciler.telling import standing
 from reconciler.telling.events import Events, Reason
 from reconciler.telling.logs import Log
 from reconciler.telling.metrics import Metrics
 from reconciler.telling.standing import Drift, EnvironmentStanding, Limit, Standing, Unsettled, listed
+from renderers.manifest import ObjectId
+from schemas.problem import Problem
 
 if TYPE_CHECKING:
     from reconciler.daemon.conductor import Conductor
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 log = Log(__name__)
 
+#: Errors of a commit that are told one by one.
+_TOLD = 10
 #: What became of a change, as a reason of Events.
 _REASONS = {Outcome.FAILED: Reason.FAILED, Outcome.BLOCKED: Reason.BLOCKED}
 
@@ -40,39 +44,70 @@ class Scribe:
     metrics: Metrics
     events_of: Callable[[str], Events | None]
     home_events: Callable[[], Events | None]
-    _guards: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    _guards: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    _plans: dict[str, str] = field(default_factory=dict)
+    #: By object: why it was left.
+    _left: dict[tuple[str, ObjectId], str] = field(default_factory=dict)
     _lost: dict[str, str] = field(default_factory=dict)
     _told: dict[str, str] = field(default_factory=dict)
 
     # -- of keepers -------------------------------------------------------------------------------------------------
 
     def planned(self, environment: str, planned: Plan) -> None:
-        """A plan was made."""
-        held = sum(change.op is Op.DELETE and bool(change.held) for change in planned.changes)
-        self.metrics.blocked(environment, held if planned.guards else 0)
-        said = tuple(guard.message for guard in planned.guards)
-        if said != self._guards.get(environment, ()):
-            self._guards[environment] = said
-            for guard in planned.guards:
-                log.warning("a limit holds deletions", environment=environment, rule=guard.rule, why=guard.message)
-                lift = f"; `reconcile approve {guard.approval} -e {environment}` lifts it" if guard.approval else ""
-                self._home(Reason.BLOCKED, f"{environment}: {guard.message}{lift}")
-        if planned.actions:
+        """A plan was made. One that waits is made again and again, and told once."""
+        if planned.actions and self._plans.get(environment) != planned.id:
+            self._plans[environment] = planned.id
             counts = Counter(str(change.op) for change in planned.actions)
             log.info("a plan", environment=environment, plan=planned.id, **dict(sorted(counts.items())))
 
+    def limited(self, environment: str, limits: Collection[Guard], held: int) -> None:
+        """What holds some of it back, by now."""
+        self.metrics.blocked(environment, held)
+        said = tuple((guard.message, guard.approval) for guard in limits)
+        if said == self._guards.get(environment, ()):
+            return
+        self._guards[environment] = said
+        for guard in limits:
+            log.warning("a limit holds deletions", environment=environment, rule=guard.rule, why=guard.message)
+            lift = f"; `reconcile approve {guard.approval} -e {environment}` lifts it" if guard.approval else ""
+            self._home(Reason.BLOCKED, f"{environment}: {guard.message}{lift}")
+
+    def approved(self, environment: str, approved: Approved) -> None:
+        """A person has let a plan pass its limits."""
+        log.info("a limit is lifted", environment=environment, plan=approved.id, by=approved.by)
+        self._home(Reason.APPROVED, f"{environment}: {approved.by} has let plan {approved.id} pass its limits")
+
+    def checked(self, problems: Sequence[Problem]) -> None:
+        """What is wrong with the specs of a commit."""
+        errors = [problem for problem in problems if problem.severity == "error"]
+        self.metrics.spec_problems(len(errors), len(problems) - len(errors))
+        for problem in errors[:_TOLD]:
+            log.error("a spec is wrong", where=f"{problem.file}:{problem.line}", why=problem.message, rule=problem.rule)
+        if errors:
+            first = errors[0]
+            more = f", and {len(errors) - 1} more" if len(errors) > 1 else ""
+            self._home(Reason.SPECS_INVALID, f"{first.file}:{first.line}: {first.message}{more}")
+
     def did(self, environment: str, done: Done) -> None:
         """Something was done, or was not."""
-        fields = {"environment": environment, "object": str(done.change.id), "why": done.message}
+        fields = {"environment": environment, "object": str(done.change.id)}
+        fields |= {"why": done.message} if done.message else {}
+        events = self.events_of(environment)
+        key = environment, done.change.id
         match done.outcome:
             case Outcome.APPLIED | Outcome.DELETED:
+                self._left.pop(key, None)
                 log.info(str(done.outcome), **fields)
+                if events is not None and done.outcome is Outcome.DELETED and done.change.superseded_by is None:
+                    events.tell(done.change.id, Reason.PRUNED, "no spec asks for it any more", uid=done.change.uid)
                 return
             case Outcome.WAITING:
                 log.debug("waiting", **fields)
                 return
+        if self._left.get(key) == done.message:
+            return  # it was said, and is tried again and again
+        self._left[key] = done.message
         log.warning(str(done.outcome), **fields)
-        events = self.events_of(environment)
         if events is not None:
             reason = Reason.CONFLICT if done.change.op is Op.CONFLICT else _REASONS[done.outcome]
             events.tell(done.change.id, reason, done.message, uid=done.change.uid)
@@ -83,7 +118,8 @@ class Scribe:
         who, what = change.by or "somebody", ", ".join(one.path for one in change.fields[:10])
         kind = "deleted it" if change.op is Op.CREATE else f"changed {what or change.reason or 'it'}"
         is_mended = drift.outcome == "mended"
-        self.metrics.drift_found(environment, change.id.kind)
+        if is_mended or drift.outcome == "reported":
+            self.metrics.drift_found(environment, change.id.kind)
         if is_mended:
             self.metrics.drift_mended(environment, change.id.kind)
         log.warning(
@@ -104,6 +140,7 @@ class Scribe:
         """Nobody keeps it any more."""
         self.metrics.forget_environment(environment)
         self._guards.pop(environment, None)
+        self._plans.pop(environment, None)
         self._lost.pop(environment, None)
 
     def lost(self, environment: str, why: str) -> None:
@@ -164,6 +201,11 @@ class Scribe:
         log.info("this replica leads" if leads else "this replica stands by", replica=me)
         self._home(Reason.LEADING if leads else Reason.STANDING_BY, f"{me} {'leads' if leads else 'stands by'}")
 
+    def applied(self, environment: str, revision: str) -> None:
+        """A commit is applied whole."""
+        log.info("applied whole", environment=environment, revision=revision)
+        self._home(Reason.REVISION_APPLIED, f"{environment} is as {revision[:12]} asks for")
+
     def requested(self, cluster: str, verb: str, code: int, seconds: float) -> None:
         """A request to a cluster has ended."""
         self.metrics.request(cluster, verb, code or "lost", seconds)
@@ -187,9 +229,11 @@ class Reporter:
     clock: Callable[[], datetime]
     repository: str
     branch: str
+    applied: Callable[[str, str], None]
+    #: By environment: the commit that it was last seen to have whole, by an earlier process even; and since when.
+    known: dict[str, str]
     _written: Standing | None = None
-    _applied: dict[str, str] = field(default_factory=dict)
-    _applied_at: datetime | None = None
+    _applied_at: dict[str, datetime] = field(default_factory=dict)
 
     def standing(self, leader: str) -> Standing:
         """Of everything, now."""
@@ -199,19 +243,13 @@ class Reporter:
             return now - timedelta(seconds=max(0.0, mono - at))
 
         conductor, revision = self.conductor, self.conductor.revision
-        environments = {
-            keeper.name: self._environment(keeper, revision, moment) for keeper in list(self.fleet.keepers.values())
-        }
+        environments = {keeper.name: self._environment(keeper, moment) for keeper in list(self.fleet.keepers.values())}
         for name, trouble in self.fleet.troubles.items():
             environments[name] = EnvironmentStanding(state=standing.State.UNREACHABLE, trouble=trouble)
         suspended = {n for n, one in environments.items() if one.state is standing.State.SUSPENDED}
         whole = revision is not None and all(
             one.revision == revision.commit for name, one in environments.items() if name not in suspended
         )
-        if not whole:
-            self._applied_at = None
-        elif self._applied_at is None:
-            self._applied_at = now
         source = self.conductor.follower
         fetched = moment(source.fetched_at) if source.fetched_at is not None else None
         problems = sorted(conductor.desire.problems(), key=lambda one: (one.severity != "error", one))
@@ -222,7 +260,7 @@ class Reporter:
             revision=revision.commit if revision else "",
             branch=self.branch,
             committed_at=revision.at if revision else None,
-            applied_at=self._applied_at,
+            applied_at=max(self._applied_at.values(), default=None) if whole else None,
             leader=leader,
             source=standing.Source(self.repository, fetched, source.trouble or conductor.trouble),
             specs=standing.Specs(count, listed(problems)),
@@ -231,6 +269,7 @@ class Reporter:
 
     def write(self, writer: Writer, leader: str) -> None:
         """Where it has changed, or is about to look old. Raises `ApiError`."""
+        self._note()
         current = self.standing(leader)
         before = self._written
         if before is not None and current.at - before.at < standing.EVERY and _alike(before, current):
@@ -238,25 +277,37 @@ class Reporter:
         writer.apply(standing.to_config_map(current), force=True)
         self._written = current
 
-    def _environment(
-        self, keeper: Keeper, revision: Revision | None, moment: Callable[[float], datetime]
-    ) -> EnvironmentStanding:
+    def _note(self) -> None:
+        """What has been applied whole since, and how many objects are in which state."""
+        now, mono, revision = self.clock(), time.monotonic(), self.conductor.revision
+        for keeper in list(self.fleet.keepers.values()):
+            name, spec = keeper.name, keeper.desire.environment(keeper.name)
+            is_suspended = spec is not None and spec.suspended
+            is_asked = revision is not None and keeper.desire.revision == revision.commit
+            is_whole = is_asked and keeper.is_caught_up and not is_suspended
+            if revision is not None and is_whole and self.known.get(name) != revision.commit:
+                self.known[name], self._applied_at[name] = revision.commit, now
+                self.metrics.applied(name, revision.commit, revision.at, now)
+                self.applied(name, revision.commit)
+            seen = min((drift.seen for drift in list(keeper.drift.values())), default=None)
+            self.metrics.objects(name, keeper.states())
+            self.metrics.unsettled(name, 0 if is_suspended else len(keeper.agenda))
+            self.metrics.oldest_drift(name, now - timedelta(seconds=mono - seen) if seen is not None else None)
+        for name in self.known.keys() - {keeper.name for keeper in self.fleet.keepers.values()}:
+            del self.known[name]
+            self._applied_at.pop(name, None)
+
+    def _environment(self, keeper: Keeper, moment: Callable[[float], datetime]) -> EnvironmentStanding:
         spec = keeper.desire.environment(keeper.name)
         agenda = list(keeper.agenda)
         last = keeper.last
-        if keeper.is_caught_up and revision is not None and self._applied.get(keeper.name) != revision.commit:
-            self._applied[keeper.name] = revision.commit
-            self.metrics.applied(keeper.name, revision.commit, revision.at, self.clock())
         suspended = spec is not None and spec.suspended
         unsettled = [Unsettled(model or "(environment)", one.why, moment(one.since)) for model, one in agenda]
         drift = list(keeper.drift.values())
         objects = keeper.states()
-        self.metrics.objects(keeper.name, objects)
-        self.metrics.unsettled(keeper.name, len(agenda))
-        self.metrics.oldest_drift(keeper.name, moment(min(d.seen for d in drift)) if drift else None)
         return EnvironmentStanding(
             cluster=keeper.plane.connection.host,
-            revision=self._applied.get(keeper.name, ""),
+            revision=self.known.get(keeper.name, ""),
             state=standing.state_of(
                 suspended=suspended,
                 reachable=keeper.plane.connection.unreachable_since is None,
@@ -268,7 +319,7 @@ class Reporter:
             unsettled=listed(unsettled),
             limits=listed(Limit(g.rule, g.message, g.approval) for g in keeper.guards),
             drift=listed(_drift(one, moment(one.seen)) for one in drift),
-            last_pass=standing.Pass(moment(last.at), round(last.seconds, 3)) if last is not None else None,
+            last_pass=standing.Pass(moment(last.at), round(last.seconds, 3), last.requests) if last else None,
             trouble=keeper.trouble or self.fleet.moved.get(keeper.name, ""),
         )
 

@@ -7,6 +7,7 @@ large-file program takes part, and all that is read is of one commit, whatever i
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 import threading
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,6 +25,9 @@ from reconciler.source.repository import COMMIT, Commit, DamagedError, NotThereE
 from runtime import git
 
 T = TypeVar("T")
+
+#: The file in a mirror that says what it is a mirror of.
+_ORIGIN = "trueup-origin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +54,10 @@ class _Measure(NamedTuple):
 class Mirror:
     """A bare mirror of one branch, with its history, in a folder of its own.
 
-    `folder` may be empty, damaged, or have another repository's mirror in it; only one process uses it. Threads may
-    share a mirror, but only one of them fetches. The folder has one repository inside, named by a number: one that is
-    made anew gets the next number when it is whole, so there is always one that can be read.
+    `folder` may be empty or damaged; only one process uses it. The mirror of another repository or branch that is in it
+    is as good as none: the next fetch replaces it. Threads may share a mirror, but only one of them fetches. The folder
+    has one repository inside, named by a number: one that is made anew gets the next number when it is whole, so there
+    is always one that can be read.
 
     `path` is the folder (or file) of the repository that has the specs, "" for all of it. `mirrors` and `allow_file`
     are as with `git.resolve`. `max_bytes` is for what is fetched at once, and `timeout_s` for each call; a fetch gets
@@ -75,7 +80,9 @@ class Mirror:
         self._folder = folder.absolute()
         self._repository = repository
         self._branch = branch
-        self._path = _checked_path(path)
+        self._path = checked_path(path)
+        # A digest, for somebody may have written a token into the address.
+        self._origin = hashlib.sha256(f"{repository}\n{branch}".encode("utf-8", "backslashreplace")).hexdigest()
         self._mirrors = mirrors or {}
         self._allow_file = allow_file
         self._limits = limits
@@ -202,7 +209,7 @@ class Mirror:
 
         with self._lock:
             newest = self._newest()
-            if newest is None:
+            if newest is None or not self._is_of_this(newest):
                 raise MirrorError(f"{self._repository}: nothing of it was fetched yet")
             try:
                 with TemporaryDirectory(prefix="trueup-git-") as scratch:
@@ -231,7 +238,7 @@ class Mirror:
         environment = environment_of(question, scratch)
         newest = self._newest()
         async with asyncio.timeout(self._timeout_s):
-            if newest is not None and not self._is_damaged:
+            if newest is not None and not self._is_damaged and self._is_of_this(newest):
                 repository = Repository(newest, scratch, environment, self._max_bytes)
                 if (revision := await self._follow(repository, question, stands_at)) is not None:
                     return revision
@@ -265,6 +272,7 @@ class Mirror:
             if status != 0:
                 return unresolved(question, complaint, status)
             head = await repository.head()
+            (new / _ORIGIN).write_text(self._origin, "ascii")
             with self._lock:
                 new.rename(self._folder / str(int(newest.name) + 1 if newest is not None else 1))
                 self._is_damaged = False
@@ -288,6 +296,13 @@ class Mirror:
             shutil.rmtree(self._folder / str(number), ignore_errors=True)
         return self._folder / str(numbers[-1]) if numbers else None
 
+    def _is_of_this(self, repository: Path) -> bool:
+        """Otherwise, while the server is away, the head of another repository would be taken for this one's."""
+        try:
+            return (repository / _ORIGIN).read_bytes() == self._origin.encode()
+        except OSError:
+            return False
+
 
 async def _head(repository: Repository) -> Commit | None:
     try:
@@ -305,8 +320,8 @@ def _check(commit: str) -> None:
         raise ValueError(f"{commit[:200]!r} is not the id of a commit")
 
 
-def _checked_path(path: str) -> str:
-    """The path as git writes it. Raises ValueError."""
+def checked_path(path: str) -> str:
+    """A folder of a repository as git writes it, "" for all of it. Raises ValueError for what cannot be one."""
     made = path.removeprefix("./").removesuffix("/")
     steps = made.split("/") if made not in ("", ".") else []
     is_odd = path.startswith("/") or len(path) > 1024 or not path.isprintable() or "\\" in path

@@ -35,7 +35,6 @@ log = Log(__name__)
 class Reason(StrEnum):
     """What Events are about: all of them, in one word each, by which people filter and alert."""
 
-    APPLIED = "Applied"
     PRUNED = "Pruned"
     FAILED = "Failed"  #: the cluster refused an object, or it will never be ready
     CONFLICT = "Conflict"  #: another manager owns a field that a spec asks for
@@ -49,6 +48,7 @@ class Reason(StrEnum):
     GIT_UNREACHABLE = "GitUnreachable"
     GIT_REWOUND = "GitRewound"  #: the branch does not contain any more what it did
     GIT_UNSIGNED = "GitUnsigned"  #: the newest commit is not signed by anybody who may
+    SPECS_INVALID = "SpecsInvalid"  #: what is wrong stays as it was applied last
     REVISION_APPLIED = "RevisionApplied"
     LEADING = "Leading"
     STANDING_BY = "StandingBy"
@@ -58,7 +58,7 @@ class Reason(StrEnum):
 WARNINGS = frozenset(
     {
         *(Reason.FAILED, Reason.CONFLICT, Reason.BLOCKED, Reason.DRIFT_FOUND, Reason.ROLLED_BACK, Reason.REJECTED),
-        *(Reason.GIT_UNREACHABLE, Reason.GIT_REWOUND, Reason.GIT_UNSIGNED),
+        *(Reason.GIT_UNREACHABLE, Reason.GIT_REWOUND, Reason.GIT_UNSIGNED, Reason.SPECS_INVALID),
     }
 )
 

@@ -117,6 +117,7 @@ class Metrics:
         self._fetch_duration = histogram(
             "git_fetch_duration_seconds", "How long they took, answered or not.", _FETCH, "repository"
         )
+        self._spec_problems = gauge("spec_problems", "What is wrong with the newest specs.", "severity")
         self._webhooks = counter("webhooks_total", "Webhook requests, by what became of them.", "outcome")
 
         self._requests = counter("api_requests_total", "Requests to API servers.", "cluster", "verb", "code")
@@ -133,9 +134,6 @@ class Metrics:
             *(self._reconcile, self._objects.gauge, self._unsettled, self._blocked),
             *(self._drift_found, self._drift_mended, self._drift_oldest, self._gates, self._promotions.gauge),
             *(self._applied, self._applied_at, self._committed_at, self._latency),
-        )
-        self._of_cluster: tuple[MetricWrapperBase, ...] = (
-            *(self._requests, self._request_duration, self._request_limit, self._watch_restarts),
         )
 
     def render(self) -> bytes:
@@ -223,6 +221,13 @@ class Metrics:
         """A webhook request was pushed, ignored, refused or limited."""
         self._webhooks.labels(outcome).inc()
 
+    # -- specs --
+
+    def spec_problems(self, errors: int, warnings: int) -> None:
+        """What is wrong with the specs of the newest commit: how many problems of each severity."""
+        self._spec_problems.labels("error").set(errors)
+        self._spec_problems.labels("warning").set(warnings)
+
     # -- clusters --
 
     def request(self, cluster: str, verb: str, code: int | str, seconds: float) -> None:
@@ -241,8 +246,3 @@ class Metrics:
     def event_dropped(self) -> None:
         """An Event was not written."""
         self._events_dropped.inc()
-
-    def forget_cluster(self, cluster: str) -> None:
-        """No environment is in the cluster any more: its series end."""
-        for metric in self._of_cluster:
-            metric.remove_by_labels({"cluster": cluster})

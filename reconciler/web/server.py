@@ -10,6 +10,7 @@ know. What goes wrong inside is in the log; the answer says "500" and nothing el
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import threading
@@ -88,9 +89,10 @@ class Web:
 
     def __init__(self, telling: Telling, webhook: Webhook | None = None, limits: Limits | None = None) -> None:
         limits = limits or Limits()
-        self._listeners = [_Listener(telling.address, _telling(telling), limits)]
+        self._listeners = [_Listener("--address", telling.address, _telling(telling), limits)]
         if webhook:
-            self._listeners.append(_Listener(webhook.address, _webhook(webhook, limits), limits))
+            app = _webhook(webhook, limits)
+            self._listeners.append(_Listener("--webhook-address", webhook.address, app, limits))
 
     def start(self) -> None:
         """Returns when both listen. Raises ValueError for what is no address, OSError where one cannot be had."""
@@ -266,10 +268,10 @@ class _Channel(HTTPChannel):
 
 
 class _Listener:
-    """One port: a thread that reads and writes, and a few that answer."""
+    """One port: a thread that reads and writes, and a few that answer. `option` is what its address is given by."""
 
-    def __init__(self, address: str, app: _App, limits: Limits) -> None:
-        self._address, self._app, self._limits = address, app, limits
+    def __init__(self, option: str, address: str, app: _App, limits: Limits) -> None:
+        self._option, self._address, self._app, self._limits = option, address, app, limits
         self._sockets: dict[int, Any] = {}  #: by descriptor: what waitress reads from and writes to
         self._server: TcpWSGIServer | None = None
         self._ends = threading.Event()
@@ -277,7 +279,7 @@ class _Listener:
         self.port = 0
 
     def start(self) -> None:
-        listening = _bound(self._address)
+        listening = _bound(self._address, self._option)
         self.port = listening.getsockname()[1]
         memory = 1 << 30  # beyond this, waitress would write to a disk
         server = create_server(
@@ -314,16 +316,25 @@ class _Listener:
         wasyncore.close_all(self._sockets)
 
 
-def _bound(address: str) -> socket.socket:
+def host_and_port(address: str) -> tuple[str, int]:
+    """What is to be listened at; a host of "" is every address of this machine. Raises ValueError."""
     host, colon, port = address.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError(f"{address!r} is no address to listen at: write host:port, [::1]:8080 or :8080")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _bound(address: str, option: str) -> socket.socket:
+    host, port = host_and_port(address)
     try:
         if not host:
             both = socket.has_dualstack_ipv6()
             family = socket.AF_INET6 if both else socket.AF_INET
-            return socket.create_server(("", int(port)), family=family, dualstack_ipv6=both)
-        return socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+            return socket.create_server(("", port), family=family, dualstack_ipv6=both)
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        raise OSError(error.errno, f"cannot listen at {address}: {error.strerror}") from error
+        # Without the number, and without the address once more, which Python puts behind in brackets.
+        why = (error.strerror or str(error)).partition(" (while attempting")[0]
+        if error.errno == errno.EADDRINUSE:
+            why = "another program listens there"
+        raise OSError(f"cannot listen at {address}: {why}; choose another one with {option}") from error

@@ -541,6 +541,8 @@ class Inside:
         self.plane.follow("inventories", [INVENTORIES], lambda _: None)
         ties = Ties(self, self, lambda _: None, lambda _: CURRENT, lambda _: None, Health())
         self.keepers = {name: Keeper(name, self.plane, self.desire, ties) for name in world.environments}
+        for name, keeper in self.keepers.items():
+            self.plane.hear_own(name, keeper.hear_own)
 
     def __enter__(self) -> Self:
         self.desire.update("first", None, NO_RECALL, {})
@@ -588,6 +590,12 @@ class Inside:
 
     def drifted(self, environment: str, drift: Drifted, now: float) -> None:
         raise AssertionError(drift)
+
+    def limited(self, environment: str, limits: object, held: int) -> None: ...
+
+    def approved(self, environment: str, approved: object) -> None: ...
+
+    def forgot(self, environment: str) -> None: ...
 
     def passed(self, one: Pass) -> None: ...
 

@@ -115,6 +115,7 @@ ALERTS: dict[str, tuple[dict[str, str], str, dict[str, str]]] = {
         "30m",
         {"repository": "specs"},
     ),
+    "TrueupSpecsInvalid": ({'trueup_spec_problems{severity="error"}': "2x30"}, "15m", {}),
     "TrueupWatchRestarts": (
         {'trueup_watch_restarts_total{cluster="c",reason="x"}': "0+10x60"},
         "40m",
@@ -153,6 +154,8 @@ HEALTHY = {
     'trueup_blocked_prunes{environment="e"}': "0x100",
     'trueup_git_fetches_total{repository="specs"}': "0+1x100",
     'trueup_git_fetch_failures_total{repository="specs"}': "0 0 1x98",
+    'trueup_spec_problems{severity="error"}': "1x5 0x95",
+    'trueup_spec_problems{severity="warning"}': "3x100",
     'trueup_watch_restarts_total{cluster="c",reason="x"}': "0+1x100",
     'trueup_api_requests_total{cluster="c",verb="get",code="200"}': "0+50x100",
     'trueup_api_requests_total{cluster="c",verb="get",code="404"}': "0+20x100",

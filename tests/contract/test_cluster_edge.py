@@ -980,6 +980,30 @@ def test_a_bookmark_moves_the_place_to_go_on_from(writer: Writer, namespace: str
     assert next(shown).object["metadata"]["name"] == "seen"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        {},
+        {"type": "ADDED"},
+        {"object": {"metadata": {"resourceVersion": "1"}}},
+        {"type": "RENAMED", "object": {"metadata": {"resourceVersion": "1"}}},
+        {"type": "ERROR"},
+        {"type": ["ERROR"], "object": {"code": 410}},
+    ],
+)
+def test_a_line_that_is_no_event_ends_a_watch_like_one_that_broke(
+    writer: Writer, namespace: str, proxy: FaultProxy, line: dict[str, Any]
+) -> None:
+    start = start_of(writer, namespace)
+    writer.apply(config_map(namespace, "a"))
+    proxy.inject(stream(line), path="watch=true")
+    with pytest.raises(Unavailable, match="a line of the watch is not an event"):
+        list(writer.watch_once("v1", "ConfigMap", namespace=namespace, resource_version=start, timeout_s=5))
+    proxy.inject(stream(line), path="watch=true")
+    events = writer.watch("v1", "ConfigMap", namespace=namespace, resource_version=start, timeout_s=5)
+    assert next(events).object["metadata"]["name"] == "a"
+
+
 def test_a_watch_whose_other_end_vanished_goes_on_after_a_silence(
     writer: Writer, namespace: str, proxy: FaultProxy
 ) -> None:

@@ -182,6 +182,11 @@ class Repository:
     def content(self, commit: str, name: str) -> bytes:
         return self.commits[commit][name]
 
+    def is_ancestor(self, old: str, new: str) -> bool:
+        return True
+
+    def forget(self) -> None: ...
+
     def _revision(self, number: int) -> Revision:
         return Revision(f"{number:040x}", clock(), "Ada", "an edit")
 
@@ -201,11 +206,13 @@ class Led(Fleet):
     """A fleet whose keepers have no threads: somebody calls `Keeper.turn`."""
 
     def _appoint(self, key: DataPlane, name: str) -> None:
-        self.keepers[key, name] = Keeper(name, self.plane(key), self.desire, self.ties)
+        keeper = self.keepers[key, name] = Keeper(name, self.plane(key), self.desire, self.ties)
+        keeper.plane.hear_own(name, keeper.hear_own)
 
     def _dismiss(self, key: DataPlane, name: str) -> None:
         keeper = self.keepers.pop((key, name))
-        keeper.plane.follow(name, (), keeper.hear)
+        keeper.plane.follow(keeper.loop, (), keeper.hear)
+        keeper.plane.hear_own(name, None)
 
 
 @dataclass
@@ -222,6 +229,12 @@ class Heard:
 
     def drifted(self, environment: str, drift: Drifted, now: float) -> None:
         self.drifts.append(drift)
+
+    def limited(self, environment: str, limits: object, held: int) -> None: ...
+
+    def approved(self, environment: str, approved: object) -> None: ...
+
+    def forgot(self, environment: str) -> None: ...
 
     def passed(self, one: Pass) -> None: ...
 
@@ -244,7 +257,7 @@ class Daemon:
         self.fleet = fleet(clusters, self.desire, ties, None, bell.set, lambda *_: None, _events)
         outside = Outside(self.fleet.reader, kubeconfig_folder, {})
         self.conductor = Conductor(
-            self.desire, index, self.fleet, repository, outside, EMBEDDED, command, clock, bell, _ignore, _ignore
+            self.desire, index, self.fleet, repository, outside, EMBEDDED, command, clock, bell, *[_ignore] * 3
         )
 
     @property

@@ -247,6 +247,41 @@ def test_while_the_server_is_away_what_was_fetched_can_be_read(
         assert each.files(head.commit).content["specs/a.yaml"] == b"a1"
 
 
+@pytest.mark.parametrize("change", ["repository", "branch"])
+def test_while_the_server_is_away_the_mirror_of_something_else_is_none(
+    make: Make, repository: Path, tmp_path: Path, change: str
+) -> None:
+    """A daemon that was started with another `--git` or `--branch` applied what it had followed before."""
+    commit = stands_at(make())
+    away = {"address": (tmp_path / "gone.git").as_uri()} if change == "repository" else {"branch": "gone"}
+    other = make(**away)
+    assert isinstance(other.fetch(), Unresolved)
+    assert other.head() is None
+    with pytest.raises(MirrorError, match="nothing of it was fetched yet"):
+        other.files(commit)
+    again = make().head()
+    assert again is not None, "it is kept until the other one is there"
+    assert again.commit == commit
+
+
+def test_the_mirror_of_something_else_is_replaced_whole(make: Make, repository: Path, tmp_path: Path) -> None:
+    stands_at(make())
+    new = push(repository, {"a.yaml": "x"}, onto="", branch="next")
+    mirror = make(branch="next")
+    assert stands_at(mirror) == new
+    assert read(mirror).content == {"a.yaml": b"x"}
+    assert [path.name for path in (tmp_path / "mirror").iterdir()] == ["2"]
+    assert make().head() is None
+
+
+def test_an_address_is_in_no_file_of_the_mirror(make: Make, server: GitServer, tmp_path: Path) -> None:
+    """Somebody may have written a token into it; what it is a mirror of is kept as a digest."""
+    address = f"{server.url}/specs.git"
+    stands_at(make(address))
+    kept = [path for path in (tmp_path / "mirror").rglob("*") if path.is_file()]
+    assert not any(server.url.encode() in path.read_bytes() for path in kept)
+
+
 def test_a_mirror_that_never_fetched_stands_nowhere(make: Make) -> None:
     mirror = make()
     assert mirror.head() is None

@@ -97,8 +97,8 @@ class Lanes:
 
     @classmethod
     @contextmanager
-    def there_and_back(cls, plane: Plane, folder: Path, count: int) -> Iterator[Self]:
-        """Lanes that were taken there and back by a daemon that nobody disturbed; `folder` is for repositories."""
+    def undisturbed(cls, plane: Plane, folder: Path, count: int) -> Iterator[Self]:
+        """Lanes that a daemon has made and changed that nobody disturbed; `folder` is for repositories."""
         api = plane.api()
         plant = Plant(api)
         made = cls(plane, api, plant, Specs(folder / "specs"), Repository(folder / "models"), names(count))
@@ -107,9 +107,8 @@ class Lanes:
             made.change()
             with running(plane, made.specs, *made.arguments, name="undisturbed") as daemon:
                 made.settle_first(daemon)
-                for _ in WAYS:
-                    made.change()
-                    made.settle_first(daemon)
+                made.change()
+                made.settle_first(daemon)
             yield made
         finally:
             plant.close()
@@ -273,14 +272,17 @@ class Lanes:
         before: Any = None
         while True:
             assert time.monotonic() < end, daemon.events[-20:]
-            applied = self._is_promoted() and daemon.metric("trueup_applied_revision_info", revision=self.revision)
-            if applied == len(self.names) + 1 and daemon.metric("trueup_unsettled_units") == 0:
+            if self._is_promoted() and self._is_applied(daemon) and daemon.metric("trueup_unsettled_units") == 0:
                 endings = self.endings()
                 if endings == before:
                     self.right[self.way] = endings
                     return
                 before = endings
             time.sleep(2 * _PERIOD)
+
+    def _is_applied(self, daemon: Daemon) -> bool:
+        applied = "trueup_applied_revision_info"
+        return all(daemon.metric(applied, environment=lane, revision=self.revision) for lane in self.names)
 
     def came_once(self) -> None:
         """No second build, nothing made anew that was there, and no request that nobody answered."""

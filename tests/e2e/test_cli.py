@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -116,6 +117,47 @@ class TestArguments:
         assert words in run.err
         assert len(run.err.splitlines()) == 1
         assert not run.out
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["--git", "foo"], "--git: 'foo' is not an address that git is given"),
+            (["--git", "http://host/x"], "--git: 'http://host/x' is not an address that git is given"),
+            (["--git", "https://me:planted@host/x"], "--git: 'https://***@host/x' is not an address that git is given"),
+            (["--git", "file:///x", "--path", "../x"], "--path: '../x' is not a folder of a repository"),
+            (["--git", "file:///x", "--address", "8080"], "--address: '8080' is no address to listen at"),
+            (["--git", "file:///x", "--webhook-address", "x:y"], "--webhook-address: 'x:y' is no address to listen at"),
+        ],
+        ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
+    )
+    def test_what_a_daemon_could_never_follow_or_listen_at_is_said_before_it_begins(
+        self, place: Place, arguments: list[str], words: str
+    ):
+        run = place.reconcile("run", *arguments)
+        assert run.code == 1
+        assert words in run.err
+        assert len(run.err.splitlines()) == 1
+        assert "planted" not in run.err
+        assert not (place.folder / ".trueup").exists()
+
+    def test_a_daemon_without_a_cluster_ends_with_3(self, place: Place):
+        run = place.reconcile("run", "--git", "file:///x")
+        assert run.code == 3
+        assert "reconcile up" in run.err
+
+    def test_a_daemon_whose_port_is_taken_says_so_once_and_what_to_do(self, place: Place):
+        cluster = {"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}
+        context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+        users = [{"name": "u", "user": {"token": "t"}}]
+        text = {"clusters": [cluster], "contexts": [context], "users": users, "current-context": "c"}
+        kubeconfig = place.write("kubeconfig", yaml.safe_dump({"apiVersion": "v1", "kind": "Config", **text}))
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            run = place.reconcile("run", "--git", "file:///x", "--kubeconfig", kubeconfig, "--address", address)
+        assert run.code == 3
+        said = [line for line in run.err.splitlines() if line.startswith("reconcile:")]
+        advice = "another program listens there; choose another one with --address"
+        assert said == [f"reconcile: cannot listen at {address}: {advice}"]
 
     def test_a_path_that_is_not_there_names_the_nearest_one(self, place: Place):
         place.write("environments/a.yaml", document(environment("prod")))

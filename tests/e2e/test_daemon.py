@@ -206,8 +206,9 @@ def test_a_rewound_branch_deletes_nothing_by_itself(own_plane: Plane, api: Api, 
         until(lambda: is_settled(daemon))
 
 
+@pytest.mark.usefixtures("plant")
 def test_one_cluster_that_never_answers_costs_the_other_nothing(
-    own_plane: Plane, api: Api, plant: Plant, specs: Specs, new_plane: Callable[[], Plane], certificate: Path
+    own_plane: Plane, api: Api, specs: Specs, new_plane: Callable[[], Plane], certificate: Path
 ) -> None:
     """Two environments in two clusters, of which one takes every request and never answers."""
     over = threading.Event()

@@ -16,7 +16,7 @@ from reconciler import inventory, ledger
 from reconciler.cluster import Writer, connect
 from reconciler.inventory import Inventory, Place
 from reconciler.telling import standing
-from reconciler.telling.standing import EnvironmentStanding, State
+from reconciler.telling.standing import EnvironmentStanding, Limit, State, listed
 from tests.contract.faults import FaultProxy, answer, lose
 from tests.e2e.harness import Plane
 from tests.sample_standing import a_standing
@@ -145,6 +145,33 @@ class TestApprove:
         assert words in said.err
         assert len(said.err.splitlines()) == 1
         assert inventory.approved_in(live(writer)) is None
+
+    def test_an_id_that_no_limit_has_is_refused_with_those_that_wait(self, plane: Plane, writer: Writer) -> None:
+        held = Limit("prune/all", "all 3 objects of prod would be deleted", "3f9a1c2e77aa")
+        told = standing.Standing(datetime.now(UTC), environments={"prod": EnvironmentStanding(limits=listed([held]))})  # noqa: TID251 - as above
+        report(writer, told)
+        said = plane.reconcile("approve", "deadbeef0000", "-e", "prod")
+        assert said.code == 1
+        assert re.search(r"deadbeef0000: no plan of prod .*as of \d+ s ago, what waits is 3f9a1c2e77aa\n$", said.err)
+        assert inventory.approved_in(live(writer)) is None
+        assert plane.reconcile("approve", "3f9a1c2e77aa", "-e", "prod").code == 0
+        assert inventory.approved_in(live(writer)) is not None
+
+    def test_where_nothing_waits_it_says_so(self, plane: Plane, writer: Writer) -> None:
+        report(writer, standing.Standing(datetime.now(UTC), environments={"prod": EnvironmentStanding()}))  # noqa: TID251 - as above
+        said = plane.reconcile("approve", "deadbeef0000", "-e", "prod")
+        assert said.code == 1
+        assert "nothing waits for an approval" in said.err
+        assert inventory.approved_in(live(writer)) is None
+
+    @pytest.mark.parametrize(("name", "seconds"), [("prod", 500), ("other", 1)])
+    def test_what_a_reconciler_said_long_ago_or_of_others_refuses_nothing(
+        self, plane: Plane, writer: Writer, name: str, seconds: float
+    ) -> None:
+        told = standing.Standing(datetime.now(UTC), environments={name: EnvironmentStanding()})  # noqa: TID251 - as above
+        report(writer, told, seconds=seconds)
+        assert plane.reconcile("approve", "3f9a1c2e77aa", "-e", "prod").code == 0
+        assert inventory.approved_in(live(writer)) is not None
 
     def test_who_may_not_is_told_which_object_a_role_has_to_allow(self, plane: Plane, writer: Writer) -> None:
         refusal = {

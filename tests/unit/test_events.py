@@ -162,11 +162,11 @@ def test_an_object_that_has_always_something_new_to_tell_costs_nobody_else_anyth
 
 def test_all_events_together_have_a_budget(cluster: Cluster) -> None:
     for number in range(300):
-        cluster.events.tell(ROUTE._replace(name=f"model-{number}"), Reason.APPLIED, "it is applied")
+        cluster.events.tell(ROUTE._replace(name=f"model-{number}"), Reason.DRIFT_MENDED, "it is mended")
     assert len(cluster.sent(200)) == 200
     assert cluster.lost == 100
     cluster.clock.wait(seconds=1)
-    cluster.events.tell(ROUTE, Reason.APPLIED, "it is applied")
+    cluster.events.tell(ROUTE, Reason.DRIFT_MENDED, "it is mended")
     cluster.sent(201)
 
 
@@ -190,7 +190,7 @@ def test_who_tells_never_waits_for_the_cluster(silent: Cluster) -> None:
     silent.answer(stuck)
     told = threading.Thread(
         target=lambda: [
-            silent.events.tell(ROUTE._replace(name=f"model-{number % 40}"), Reason.APPLIED, f"time {number}")
+            silent.events.tell(ROUTE._replace(name=f"model-{number % 40}"), Reason.DRIFT_MENDED, f"time {number}")
             for number in range(2000)
         ]
     )
@@ -206,11 +206,11 @@ def test_where_it_is_forbidden_it_is_said_once_and_not_tried_again_for_a_while(
     silent.answer(answer(403, FORBIDDEN))
     with caplog.at_level(logging.WARNING):
         for number in range(5):
-            silent.events.tell(ROUTE, Reason.APPLIED, f"time {number}")
+            silent.events.tell(ROUTE, Reason.DRIFT_MENDED, f"time {number}")
         assert eventually(lambda: silent.lost == 5, 10)
         assert len(silent.sent()) == 1
         silent.clock.wait(minutes=11)
-        silent.events.tell(ROUTE, Reason.APPLIED, "later")
+        silent.events.tell(ROUTE, Reason.DRIFT_MENDED, "later")
         silent.sent(2)
         assert eventually(lambda: silent.lost == 6, 10)
     assert len(caplog.records) == 1
@@ -219,8 +219,8 @@ def test_where_it_is_forbidden_it_is_said_once_and_not_tried_again_for_a_while(
 def test_one_namespace_where_it_is_forbidden_silences_no_other(silent: Cluster) -> None:
     silent.proxy.inject(answer(403, FORBIDDEN), method="PATCH", path="/namespaces/prod/", times=100)
     silent.answer(answer(200, {"kind": "Event"}))
-    silent.events.tell(ROUTE, Reason.APPLIED, "it is applied")
-    silent.events.tell(ROUTE._replace(namespace="staging"), Reason.APPLIED, "it is applied")
+    silent.events.tell(ROUTE, Reason.DRIFT_MENDED, "it is mended")
+    silent.events.tell(ROUTE._replace(namespace="staging"), Reason.DRIFT_MENDED, "it is mended")
     silent.sent(2)
     assert eventually(lambda: silent.lost == 1, 10)
 
@@ -229,17 +229,17 @@ def test_a_cluster_that_is_away_loses_events_and_nothing_else(silent: Cluster) -
     silent.answer(answer(503, {"kind": "Status", "code": 503}), times=2)
     silent.answer(answer(200, {"kind": "Event"}))
     for number in range(3):
-        silent.events.tell(ROUTE, Reason.APPLIED, f"time {number}")
+        silent.events.tell(ROUTE, Reason.DRIFT_MENDED, f"time {number}")
     assert silent.sent(3)[-1]["message"] == "time 2"
     assert silent.lost == 2
 
 
 def test_closing_sends_what_waits_and_takes_nothing_new(cluster: Cluster) -> None:
     for number in range(10):
-        cluster.events.tell(ROUTE, Reason.APPLIED, f"time {number}")
+        cluster.events.tell(ROUTE, Reason.DRIFT_MENDED, f"time {number}")
     cluster.events.close(10)
     assert len(cluster.sent()) == 10
-    cluster.events.tell(ROUTE._replace(name="fraud"), Reason.APPLIED, "too late")
+    cluster.events.tell(ROUTE._replace(name="fraud"), Reason.DRIFT_MENDED, "too late")
     assert cluster.lost == 1
 
 
@@ -257,7 +257,7 @@ def test_an_event_is_where_the_roles_reach(about: ObjectId, namespace: str) -> N
 
 def test_every_reason_is_one_word_in_camel_case_and_most_of_them_are_no_warning() -> None:
     assert all(reason.value.isalpha() and reason.value[0].isupper() for reason in Reason)
-    assert Reason.APPLIED not in WARNINGS
+    assert Reason.DRIFT_MENDED not in WARNINGS
     assert set(Reason) >= WARNINGS
 
 
@@ -271,7 +271,7 @@ def test_a_message_is_one_line_within_the_limit_whatever_it_says(text: str) -> N
 @given(st.text(min_size=1, max_size=300))
 def test_the_name_of_an_event_is_one_that_the_api_takes(name: str) -> None:
     now = datetime(2026, 11, 21, 3, tzinfo=UTC)
-    what = events._What(ROUTE._replace(name=name), "", Reason.APPLIED, "")
+    what = events._What(ROUTE._replace(name=name), "", Reason.DRIFT_MENDED, "")
     made = events._name(events._Series(what, None, now, now), "trueup", "")
     assert events._SUBDOMAIN.fullmatch(made)
     assert len(made) <= 253

@@ -36,6 +36,7 @@ def tell_everything(metrics: Metrics) -> None:
     metrics.builds({"Running": 1})
     metrics.fetched("specs", 0.3)
     metrics.webhook("pushed")
+    metrics.spec_problems(2, 1)
     metrics.request("eu", "patch", 200, 0.004)
     metrics.request_limit("eu", 16)
     metrics.watch_restarted("eu", "expired")
@@ -76,6 +77,8 @@ def test_what_was_told_is_rendered(metrics: Metrics) -> None:
         "trueup_git_fetch_failures_total,repository=specs": 0,
         "trueup_git_fetch_duration_seconds_count,repository=specs": 1,
         "trueup_webhooks_total,outcome=pushed": 1,
+        "trueup_spec_problems,severity=error": 2,
+        "trueup_spec_problems,severity=warning": 1,
         "trueup_api_requests_total,cluster=eu,code=200,verb=patch": 1,
         "trueup_api_request_duration_seconds_count,cluster=eu,verb=patch": 1,
         "trueup_api_requests_in_flight_limit,cluster=eu": 16,
@@ -152,10 +155,9 @@ def test_what_is_gone_from_the_specs_is_gone_from_the_metrics(metrics: Metrics) 
     tell_everything(metrics)
     metrics.reconciled("staging", 0.02)
     metrics.forget_environment("prod")
-    metrics.forget_cluster("eu")
     metrics.forget_environment("never-seen")
     left = samples(metrics)
-    assert not [name for name in left if "environment=prod" in name or "cluster=eu" in name]
+    assert not [name for name in left if "environment=prod" in name]
     assert left["trueup_reconcile_duration_seconds_count,environment=staging"] == 1
 
 

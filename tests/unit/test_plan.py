@@ -312,6 +312,12 @@ class TestGuards:
         approvals = {only(planned([], _environment_of(number, keep=0)[1])[1]).approval for number in (3, 4)}
         assert len(approvals) == 2
 
+    def test_what_else_a_pass_holds_makes_it_no_other_approval(self):
+        kept, seen = _environment_of(100, keep=79)
+        alone = only(planned(kept, seen)[1]).approval
+        with_more = only(planned([wanted(name="new"), *reversed(kept)], seen)[1]).approval
+        assert with_more == alone
+
 
 class TestProtection:
     """`protected: true` on a variation: its objects, and the route of its model, wait for a person."""
@@ -392,6 +398,30 @@ class TestLastVariation:
         changes, guards = planned([*kept, after], seen)
         assert guards == []
         assert [change.op for change in changes if change.is_action] == [Op.CHANGE, Op.DELETE]
+
+    def test_its_approval_is_the_same_whatever_else_is_in_the_pass(self):
+        gone = self._of_model("HTTPRoute", answers=True), self._of_model()
+        kept, seen = self._seen(*gone)
+        other = self._of_model(name="fraud", model="fraud")
+        and_more = observed(*map(live, [*kept, *gone, other]))
+        first = only(planned(kept, seen)[1])
+        assert first.approval
+        assert only(planned([*kept, wanted(name="new")], and_more)[1]).approval == first.approval
+
+    def test_an_approval_of_one_limit_lifts_no_other_of_the_same_environment(self):
+        protected = self._of_model(name="fraud", model="fraud")
+        protected.body["metadata"]["annotations"][PROTECTED] = "true"
+        route = self._of_model("HTTPRoute", answers=True)
+        kept, seen = self._seen(route, protected)
+        blocked = plan.assemble(*_split(planned(kept, seen)))
+        silent, removed = blocked.guards
+        assert (silent.rule, removed.rule) == ("routing/last-variation", "variation/protected")
+        assert silent.approval != removed.approval
+        first = plan.approved(blocked, {silent.approval})
+        assert ([change.id for change in first.actions], first.guards) == ([route.id], (removed,))
+        second = plan.approved(blocked, {removed.approval})
+        assert ([change.id for change in second.actions], second.guards) == ([protected.id], (silent,))
+        assert plan.approved(blocked, {silent.approval, removed.approval}).guards == ()
 
     def test_the_other_models_go_on(self):
         other = self._of_model(name="fraud", model="fraud")

@@ -35,7 +35,8 @@ def test_a_parameter_that_athena_would_not_take_is_shown_in_the_spec() -> None:
     (problem,) = problems(AGE, ATHENA)
     assert (problem.rule, problem.line, problem.hint) == ("sql/parameter-place", 11, "compare with :as_of in WHERE")
     assert problem.message == (
-        "automation nightly: its SQL: :as_of stands where Athena takes no parameter, which it does in WHERE and in JOIN."
+        "automation nightly: its SQL: :as_of stands where Athena takes no parameter, which it does in WHERE and "
+        "in JOIN."
     )
 
 

@@ -1,0 +1,32 @@
+"""The look at the branches that are built: that it says that it is alive, however long it pauses."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from reconciler.daemon.branches import Branches
+from renderers.catalog import Catalog
+
+
+def test_the_pause_between_two_looks_is_announced_and_does_not_count() -> None:
+    beats: list[tuple[str, float]] = []
+    branches = Branches(
+        catalog=Catalog,
+        reader_of=lambda plane: (_ for _ in ()).throw(AssertionError("no cluster is asked")),
+        mirrors={},
+        interval_s=3600.0,
+        hand_on=lambda commits: None,
+        heard=lambda failed, seconds: None,
+        beat=lambda loop, rest=0.0: beats.append((loop, rest)),
+    )
+    thread = threading.Thread(target=branches.run)
+    thread.start()
+    end = time.monotonic() + 10
+    while len(beats) < 2 and time.monotonic() < end:
+        time.sleep(0.01)
+    branches.stop()
+    thread.join(10)
+    assert beats[0] == ("branches", 0.0)
+    assert beats[1][0] == "branches"
+    assert 3600 * 0.9 - 1 <= beats[1][1] <= 3600 * 1.1
