@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from queue import Empty, SimpleQueue
 from random import random
 from threading import Event
@@ -226,6 +227,19 @@ class Keeper:
         for watched in self._watched:
             counts += self.plane.cache.states(watched)
         return dict(counts)
+
+    def unready(self, most: int = 10) -> list[tuple[str, str]]:
+        """Objects that are applied and not ready yet, the first of them: the model, and why."""
+        waiting = (
+            target
+            for watched in self._watched
+            for target, entry in self.plane.cache.entries(watched)
+            if entry.state in (State.IN_PROGRESS, State.FAILED)
+        )
+        return [
+            (self._members.get(target, ""), f"{target} is not ready: {self.plane.state_of(target).message}")
+            for target in islice(waiting, most)
+        ]
 
     def run(self) -> None:
         """Until it is stopped."""

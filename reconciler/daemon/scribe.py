@@ -16,6 +16,7 @@ from reconciler.daemon.keeper import Drifted, Keeper, Pass
 from reconciler.inventory import Approved
 from reconciler.plan import Guard, Op, Plan
 from reconciler.promotion import Ledger
+from reconciler.readiness import State
 from reconciler.report import Done, Outcome
 from reconciler.telling import standing
 from reconciler.telling.events import Events, Reason
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 log = Log(__name__)
 
+_ENVIRONMENT = "(environment)"
 #: Errors of a commit that are told one by one.
 _TOLD = 10
 #: What became of a change, as a reason of Events.
@@ -302,9 +304,11 @@ class Reporter:
         agenda = list(keeper.agenda)
         last = keeper.last
         suspended = spec is not None and spec.suspended
-        unsettled = [Unsettled(model or "(environment)", one.why, moment(one.since)) for model, one in agenda]
+        unsettled = [Unsettled(model or _ENVIRONMENT, one.why, moment(one.since)) for model, one in agenda]
         drift = list(keeper.drift.values())
         objects = keeper.states()
+        if objects.keys() & {State.IN_PROGRESS, State.FAILED} and not suspended:
+            unsettled += [Unsettled(model or _ENVIRONMENT, why) for model, why in keeper.unready()]
         return EnvironmentStanding(
             cluster=keeper.plane.connection.host,
             revision=self.known.get(keeper.name, ""),
