@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -306,7 +307,8 @@ class _Listener:
         if server:
             server.task_dispatcher.shutdown()
             self._ends.set()
-            server.pull_trigger()
+            with suppress(OSError):  # it has seen it by itself, and closed what would wake it up
+                server.pull_trigger()
             self._thread.join()
 
     def _serve(self) -> None:
