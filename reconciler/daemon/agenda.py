@@ -95,11 +95,6 @@ class Agenda:
         self._repairs[model] = level, now
         return _pause(level) > 0
 
-    def forget(self) -> None:
-        """Nothing is wanted here any more."""
-        self._open.clear()
-        self._repairs.clear()
-
     def _calm_at(self, model: str) -> float:
         """When a model may be looked at again that somebody keeps changing."""
         level, last = self._repairs.get(model, (0, 0.0))

@@ -211,11 +211,6 @@ class Keeper:
         return bool(self._watched) and self.plane.is_complete(self._watched)
 
     @property
-    def members(self) -> Mapping[ObjectId, str]:
-        """Objects that carry the environment's label, and the model of each."""
-        return dict(self._members)
-
-    @property
     def is_caught_up(self) -> bool:
         """Whether it has looked at all that there was to look at. In a suspended environment, that is nothing."""
         is_idle = not len(self.agenda) or _is_suspended(self.desire, self.name)

@@ -184,14 +184,6 @@ class TestAFight:
         agenda.touch(["churn", "fraud"], 10.0)
         assert agenda.due(10.0) == {"fraud"}
 
-    def test_is_forgotten_where_nothing_is_wanted_any_more(self, agenda: Agenda) -> None:
-        fight(agenda, "churn", 10.0)
-        agenda.touch(["churn"], 10.0)
-        agenda.forget()
-        assert len(agenda) == 0
-        agenda.touch(["churn"], 10.0)
-        assert agenda.due(10.0) == {"churn"}
-
 
 # -- whatever it is told ----------------------------------------------------------------------------------------------
 
