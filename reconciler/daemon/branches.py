@@ -5,18 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from random import random
 from threading import Event
 
 from reconciler import facts
 from reconciler.cluster import Reader
 from reconciler.daemon.conductor import Commits
 from reconciler.daemon.health import Beat
+from reconciler.daemon.pace import spread
 from reconciler.desired import Unresolved
 from renderers.catalog import Catalog, Facts
 from schemas.environment import DataPlane
-
-_JITTER = 0.1
 
 
 @dataclass(slots=True)
@@ -55,7 +53,7 @@ class Branches:
             if found != before:
                 self.hand_on(found)
                 before = found
-            pause = max(1.0, self.interval_s * (1 + _JITTER * (2 * random() - 1)) - (time.monotonic() - began))  # noqa: S311 - spreads load
+            pause = max(1.0, spread(self.interval_s) - (time.monotonic() - began))
             self.beat("branches", pause)
             if self._asked.wait(pause):
                 self._asked.clear()

@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from queue import SimpleQueue
-from random import random
 from threading import Event
 from typing import NamedTuple
 
 from reconciler.daemon.health import Beat
+from reconciler.daemon.pace import spread
 from reconciler.source.files import Files
 from reconciler.source.git import Credential, Unresolved
 from reconciler.source.mirror import Mirror, MirrorError, Revision
@@ -25,8 +25,6 @@ from reconciler.telling.logs import Log
 
 log = Log(__name__)
 
-#: Of the interval, so much more or less: many reconcilers must not ask one server at once.
-_JITTER = 0.1
 #: Seconds between two tries while Git is away, at most, where the interval is shorter.
 _PATIENCE = 60.0
 
@@ -93,7 +91,7 @@ class Follower:
             began = time.monotonic()
             try:
                 self.trouble = self.poll()
-            except Exception as error:
+            except Exception as error:  # without this thread nobody would ever poll again
                 log.exception("a poll ended with an error of the program")
                 self.trouble = f"{type(error).__name__}: {error}"
             self.heard(self.trouble, time.monotonic() - began)
@@ -101,7 +99,7 @@ class Follower:
             # After a failure sooner than usual at first.
             longest = max(self.interval_s, _PATIENCE)
             pause = min(longest, 2.0 ** min(self._failures, 20)) if self._failures else self.interval_s
-            pause *= 1 + _JITTER * (2 * random() - 1)  # noqa: S311 - spreads load
+            pause = spread(pause)
             self.beat("source", pause)
             if self._asked.wait(pause):
                 self._asked.clear()

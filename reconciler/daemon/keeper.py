@@ -26,14 +26,15 @@ from reconciler.cluster import ApiError, Heard, Watched
 from reconciler.daemon.agenda import Agenda
 from reconciler.daemon.desire import Desire
 from reconciler.daemon.health import Health
+from reconciler.daemon.members import Members, model_of
+from reconciler.daemon.pace import spread
 from reconciler.daemon.plane import INVENTORIES, Plane
-from reconciler.inventory import Inventory, Place, place_of
+from reconciler.inventory import Inventory, place_of
 from reconciler.plan import Beside, Change, Observed, Op, Plan, Wanted
 from reconciler.readiness import Readiness, State
 from reconciler.report import Done, Outcome
 from reconciler.telling.logs import Log
 from renderers.manifest import Body, Manifest, ObjectId, object_id
-from renderers.names import COMPONENT, NAME
 
 log = Log(__name__)
 
@@ -50,7 +51,6 @@ PASS_SECONDS = 600.0
 
 _T = TypeVar("_T")
 
-_ENVIRONMENTS_OWN = "environment"
 _CHANGES_STATE = frozenset({"Job", "Deployment", "HTTPRoute"})
 
 
@@ -140,12 +140,7 @@ class Keeper:
     _unkept: SimpleQueue[frozenset[ObjectId]] = field(default_factory=SimpleQueue)
     _stirs: SimpleQueue[str] = field(default_factory=SimpleQueue)
     _lifted: Event = field(default_factory=Event)
-    #: Members of the environment, and by the label that says so, of which model; as far as it was heard.
-    _members: dict[ObjectId, str] = field(default_factory=dict)
-    _by_model: dict[str, set[ObjectId]] = field(default_factory=dict)
-    #: How many members there are at each place, and the names of those that are namespaces.
-    _places: Counter[Place] = field(default_factory=Counter)
-    _namespaces: set[str] = field(default_factory=set)
+    _members: Members = field(default_factory=Members)
     _seen_at: dict[ObjectId, float] = field(default_factory=dict)
     _vanished: set[ObjectId] = field(default_factory=set)
     #: Models that are looked at even though they look settled: a Job has ended, which the inventory is to remember.
@@ -201,7 +196,7 @@ class Keeper:
     @property
     def is_over(self) -> bool:
         """Whether nothing is wanted here, and nothing is left that is ours to delete."""
-        left = any(target.kind not in plan.NEVER_PRUNED for target in self._members)
+        left = bool(self._members.kinds - plan.NEVER_PRUNED)
         gone = self.desire.environment(self.name) is None and not left
         return gone and self._is_known and self.plane.inventory(self.name)[1] is None
 
@@ -232,7 +227,7 @@ class Keeper:
             if entry.state in (State.IN_PROGRESS, State.FAILED)
         )
         return [
-            (self._members.get(target, ""), f"{target} is not ready: {self.plane.state_of(target).message}")
+            (self._members.model(target), f"{target} is not ready: {self.plane.state_of(target).message}")
             for target in islice(waiting, most)
         ]
 
@@ -244,7 +239,7 @@ class Keeper:
                 self.turn(time.monotonic())
             except ApiError as error:
                 self._lose(str(error))
-            except Exception as error:
+            except Exception as error:  # a fault of ours in one environment must not stop the others
                 log.exception("a pass ended with an error of the program", environment=self.name)
                 self._lose(f"{type(error).__name__}: {error}")
             if self.bell.wait(self._patience()):
@@ -280,7 +275,7 @@ class Keeper:
         self.trouble = ""
         if not self._is_known:
             self._is_known = True
-            self._audit_due = now + AUDIT_SECONDS * (0.5 + random())  # noqa: S311 - spreads load, keeps no secret
+            self._audit_due = now + spread(AUDIT_SECONDS, 0.5)
             self.agenda.touch(self._all_models(), now)
         self._audit(now)
         if not self.ties.leadership.leads or _is_suspended(self.desire, self.name):
@@ -313,11 +308,11 @@ class Keeper:
             self._take_back(approved)
 
     def _all_models(self) -> set[str]:
-        return {*self.desire.models(self.name), *self._by_model}
+        return {*self.desire.models(self.name), *self._members.models}
 
     def _audit(self, now: float) -> None:
         if self._audit_due is not None and now >= self._audit_due:
-            self._audit_due = now + AUDIT_SECONDS * (0.5 + random())  # noqa: S311 - as above
+            self._audit_due = now + spread(AUDIT_SECONDS, 0.5)
             self._to_audit = self._all_models()
             self.agenda.touch(self._to_audit, now)
 
@@ -332,7 +327,7 @@ class Keeper:
         stored, _ = self.plane.inventory(self.name)
         places = self.desire.places(self.name).keys() | (stored.places if stored is not None else frozenset())
         namespaces = {place.namespace for place in places} - {""}
-        namespaces |= self._namespaces
+        namespaces |= self._members.namespaces
         kinds = {(place.api_version, place.kind, bool(place.namespace)) for place in places}
         kinds |= {known for known in observe.KNOWN_KINDS if stored is None or known[0] not in observe.ADDED_APIS}
         selector = f"{inventory.PART_OF}={inventory.set_id(self.name)}"
@@ -353,7 +348,7 @@ class Keeper:
         for wanted in _drained(self._wants):
             self.agenda.touch(self._all_models() if wanted is None else wanted, now)
         for jobs in _drained(self._unkept):
-            self.agenda.touch({self._members[job] for job in jobs if job in self._members}, now)
+            self.agenda.touch({self._members.model(job) for job in jobs if job in self._members}, now)
         self.agenda.stir(set(_drained(self._stirs)), now)
         if self._lifted.is_set():
             self._lifted.clear()
@@ -367,16 +362,16 @@ class Keeper:
         target = heard.target
         if heard.how == "COMPLETE":
             for one, entry in self.plane.cache.entries(heard.watched):
-                self._join(one, entry.labels)
-                self.agenda.touch([_model_of(entry.labels)], now)
+                self._members.join(one, entry.labels)
+                self.agenda.touch([model_of(entry.labels)], now)
             # A kind that was missing may be there now.
             self.agenda.touch([model for model, _ in self.agenda], now)
             return
-        labelled = _model_of(heard.labels)
+        labelled = model_of(heard.labels)
         owner = self.desire.owner(self.name, target)
         models = {labelled} if owner is None else {labelled, owner}
         if heard.how == "DELETED":
-            self._leave_out(target)
+            self._members.leave(target)
             if owner is not None:
                 self._vanished.add(target)
                 self._seen_at.setdefault(target, now)
@@ -386,7 +381,7 @@ class Keeper:
         else:
             known = self.plane.cache.entry(target)
             if known is not None:  # otherwise it is gone again: own deletions are not heard of
-                self._join(target, known.labels)
+                self._members.join(target, known.labels)
             self._vanished.discard(target)
             if heard.how == "CHANGED":
                 self._seen_at.setdefault(target, now)
@@ -399,26 +394,7 @@ class Keeper:
 
     def _join_own(self) -> None:
         for stored in _drained(self._wrote):
-            self._join(object_id(stored), stored["metadata"].get("labels") or {})
-
-    def _join(self, target: ObjectId, labels: Mapping[str, str]) -> None:
-        self._leave_out(target)
-        model = _model_of(labels)
-        self._members[target] = model
-        self._by_model.setdefault(model, set()).add(target)
-        self._places[place_of(target)] += 1
-        if target.kind == "Namespace":
-            self._namespaces.add(target.name)
-
-    def _leave_out(self, target: ObjectId) -> None:
-        before = self._members.pop(target, None)
-        if before is not None:
-            self._places -= Counter([place_of(target)])
-            if target.kind == "Namespace":
-                self._namespaces.discard(target.name)
-            self._by_model[before].discard(target)
-            if not self._by_model[before]:
-                del self._by_model[before]
+            self._members.join(object_id(stored), stored["metadata"].get("labels") or {})
 
     # -- what is to be looked at ------------------------------------------------------------------------------------
 
@@ -450,7 +426,7 @@ class Keeper:
         """Whether there is anything of a model that nobody wants."""
         unit = self.desire.unit(self.name, model)
         objects = unit.objects if unit is not None else {}
-        return any(target not in objects and self._is_alone(target, model) for target in self._by_model.get(model, ()))
+        return any(target not in objects and self._is_alone(target, model) for target in self._members.of(model))
 
     def _is_alone(self, target: ObjectId, model: str) -> bool:
         """Whether no other model wants it, whatever its label says."""
@@ -482,7 +458,7 @@ class Keeper:
 
     def _is_wide(self, stored: Inventory) -> bool:
         """Whether an inventory names places where nothing is any more: whoever emptied them was cut short."""
-        return bool(stored.places - self.desire.places(self.name).keys() - self._places.keys())
+        return bool(stored.places - self.desire.places(self.name).keys() - self._members.places.keys())
 
     def _live(self, target: ObjectId) -> Body | None:
         """A member, as the cache has it."""
@@ -498,7 +474,7 @@ class Keeper:
         if drifted:
             return
         unit = self.desire.unit(self.name, model)
-        for target in [*self._by_model.get(model, ()), *(unit.objects if unit else ())]:
+        for target in [*self._members.of(model), *(unit.objects if unit else ())]:
             self._seen_at.pop(target, None)
             self.drift.pop(target, None)
             self._vanished.discard(target)
@@ -542,7 +518,7 @@ class Keeper:
         self._join_own()
         for one in done:
             if one.outcome is Outcome.DELETED:
-                self._leave_out(one.change.id)
+                self._members.leave(one.change.id)
         self._note(batch, planned, done, time.monotonic(), is_whole=is_whole)
         self.last = Pass(self.name, time.monotonic() - began, began, self.plane.asked - asked)
         self.ties.listener.passed(self.last)
@@ -553,11 +529,11 @@ class Keeper:
         stored, _ = self.plane.inventory(self.name)
         ids = {manifest.id for manifest in manifests}
         for model in batch:
-            ids |= {target for target in self._by_model.get(model, ()) if self._is_alone(target, model)}
+            ids |= {target for target in self._members.of(model) if self._is_alone(target, model)}
         bodies = {target: self._live(target) for target in ids}
         members = {target: body for target, body in bodies.items() if body is not None}
         # What others have and want is counted, not looked through: a pass costs what it is about.
-        others = self._places - Counter(place_of(target) for target in ids if target in self._members)
+        others = self._members.places - Counter(place_of(target) for target in ids if target in self._members)
         units = [unit for model in batch if (unit := self.desire.unit(self.name, model)) is not None]
         theirs = Counter(place_of(target) for unit in units for target in unit.objects)
         elsewhere = self.desire.places(self.name) - theirs
@@ -574,7 +550,7 @@ class Keeper:
             self.name,
             members,
             inventory=stored,
-            rebuilt=stored is None and bool(self._members),
+            rebuilt=stored is None and bool(self._members.places),
             vanished=frozenset(self._vanished),
             beside=beside,
         )
@@ -630,7 +606,7 @@ class Keeper:
         wanted = self.desire.wanted(self.name)
         open_changes: dict[str, list[Change]] = {model: [] for model in batch}
         for change in planned.changes:
-            model = of.get(change.id, self._members.get(change.id, ""))
+            model = of.get(change.id, self._members.model(change.id))
             if change.op is not Op.UNCHANGED and model in open_changes:
                 open_changes[model].append(change)
         for model, changes in open_changes.items():
@@ -692,7 +668,7 @@ class Keeper:
                 self.drift.pop(change.id, None)
                 self._seen_at.pop(change.id, None)
                 self.ties.listener.drifted(self.name, Drifted(change, seen, "mended"), now)
-                model = self._members.get(change.id, "")
+                model = self._members.model(change.id)
                 if self.agenda.repaired(model, now):
                     words = "somebody keeps changing it; it is left alone for a while"
                     self.ties.listener.drifted(self.name, Drifted(change, seen, words), now)
@@ -710,10 +686,6 @@ def _drained(queue: SimpleQueue[_T]) -> Iterator[_T]:
             yield queue.get_nowait()
         except Empty:
             return
-
-
-def _model_of(labels: Mapping[str, str]) -> str:
-    return "" if labels.get(COMPONENT) == _ENVIRONMENTS_OWN else labels.get(NAME, "")
 
 
 def _chunks(models: list[str]) -> Iterator[list[str]]:
