@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -139,9 +140,9 @@ def test_each_question_to_git_has_a_beat_before_it_and_the_pause_is_announced(ma
     beats: list[float] = []
     follower = make(before=tuple(commits[:2]), beat=lambda loop, rest=0.0: beats.append(rest))
     assert run_until(follower, lambda: any(beats))
-    asked, pause = beats[: beats.index(max(beats))], max(beats)
+    asked = list(itertools.takewhile(lambda rest: not rest, beats))
+    pause = beats[len(asked)]
     assert len(asked) >= 6, "the round, the fetch, two commits, what differs, the files"
-    assert not any(asked)
     assert 3600 * 0.9 <= pause <= 3600 * 1.1
 
 
