@@ -156,7 +156,7 @@ class Predicted:
     """What the server said a server-side apply would store."""
 
     body: Body
-    forced: tuple[tuple[str, str], ...] = ()  #: (manager, field) that a person's tool owned
+    forced: tuple[tuple[str, str], ...] = ()  #: (manager, field or item of a list) that a person's tool owned
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,14 @@ class Refusal:
     message: str
 
 
-Prediction = Predicted | Conflicted | Immutable | Unverifiable | Refusal
+@dataclass(frozen=True, slots=True)
+class InTheWay:
+    """What a person's tool has put into lists keeps the server from taking it: (manager, item) of each. They go."""
+
+    items: tuple[tuple[str, str], ...]
+
+
+Prediction = Predicted | Conflicted | Immutable | Unverifiable | Refusal | InTheWay
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +222,7 @@ class Observed:
     objects that exist without it: id -> whose they are, in words, or "" where nobody says so. `predictions` exist for
     what a local look could not call clean. `rebuilt`: the inventory was lost or corrupt, so that members were looked
     for everywhere we know of. `vanished`: desired objects that were seen to be deleted by somebody else. `beside`: what
-    else there is.
+    else there is. `blind`: places where nobody could look, and why. What is there may not be what `members` say.
     """
 
     environment: str
@@ -226,6 +233,7 @@ class Observed:
     rebuilt: bool = False
     vanished: frozenset[ObjectId] = frozenset()
     beside: Beside = _NOTHING_BESIDE
+    blind: Mapping[Place, str] = field(default_factory=dict)
 
     def has_run(self, target: ObjectId) -> bool:
         """Whether it is something that runs once, and has."""
@@ -287,7 +295,14 @@ def _has(live: Any, wanted: Any, *, whole: bool = False) -> bool:
     if isinstance(wanted, dict):
         if not isinstance(live, dict) or (whole and live.keys() != wanted.keys()):
             return False
-        return all(key in live and _has(live[key], value, whole=key in _ATOMIC_MAPS) for key, value in wanted.items())
+        # Most values are texts, and every object that was written is looked at: a call for each would double the time.
+        for key, value in wanted.items():
+            have = live.get(key)
+            if have is None and (value is not None or key not in live):
+                return False
+            if have != value if type(value) is str else not _has(have, value, whole=key in _ATOMIC_MAPS):
+                return False
+        return True
     if isinstance(wanted, list):
         if not isinstance(live, list) or len(live) != len(wanted):
             return False
@@ -404,7 +419,7 @@ def _change(manifest: Manifest, observed: Observed) -> Change:
 def _by(prediction: Prediction | None) -> str:
     """Who changed an object: whose fields we want back; or else who wrote it last, as who takes away owns nothing."""
     match prediction:
-        case Conflicted(owned) | Predicted(_, owned) if owned:
+        case Conflicted(owned) | Predicted(_, owned) | InTheWay(owned) if owned:
             return ", ".join(sorted({manager for manager, _ in owned}))
         case Predicted(body):
             others = [
@@ -436,7 +451,7 @@ def _compared(manifest: Manifest, observed: Observed) -> Change:
         case Predicted(body, forced):
             if live is None:
                 return replace(base, op=Op.CREATE)
-            reason = "; ".join(f"takes {path} over from {manager}" for manager, path in forced)
+            reason = _taking(forced)
             fields = diff.compare(live, body)
             same = not fields and live.get("metadata", {}).get("annotations", {}) == body["metadata"].get(
                 "annotations", {}
@@ -451,6 +466,9 @@ def _compared(manifest: Manifest, observed: Observed) -> Change:
                 fields = diff.compare(live, manifest.body) if live is not None else ()
                 return replace(base, op=Op.REPLACE, reason=message, fields=_only_wanted(fields))
             return replace(base, op=Op.REFUSED, reason=message)
+        case InTheWay(items):
+            fields = diff.compare(live, manifest.body) if live is not None else ()
+            return replace(base, op=Op.CHANGE, reason=_taking(items), fields=_only_wanted(fields))
         case Unverifiable(reason):
             return replace(base, op=Op.UNVERIFIED, reason=reason)
         case Refusal(message):
@@ -483,6 +501,10 @@ def _only_wanted(fields: tuple[FieldChange, ...]) -> tuple[FieldChange, ...]:
     return tuple(change for change in fields if change.new is not diff.ABSENT)
 
 
+def _taking(owned: Iterable[tuple[str, str]]) -> str:
+    return "; ".join(f"takes {path} over from {manager}" for manager, path in owned)
+
+
 def _whose(owner: str, environment: str) -> str:
     found = f"it belongs to {owner}" if owner else "it exists, and Trueup did not make it"
     return f"{found}; to hand it over, give it the label {inventory.PART_OF}={inventory.set_id(environment)}"
@@ -502,7 +524,7 @@ def _deletions(wanted: Wanted, observed: Observed) -> list[Change]:
             target,
             observed.environment,
             uid=metadata.get("uid", ""),
-            held=_why_kept(target, metadata),
+            held=observed.blind.get(inventory.place_of(target)) or _why_kept(target, metadata),
         )
         deletions.append(change)
     return deletions

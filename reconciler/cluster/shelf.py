@@ -381,7 +381,6 @@ class Shelf:
         """An own write has left the object like this."""
         try:
             meta = _meta(body)
-            entry, _ = pack(body, meta, self._judge)
         except OddObjectError:
             return  # the watch will say so
         if self.watched.namespace not in ("", meta.namespace):
@@ -393,6 +392,10 @@ class Shelf:
             floors = (self.position, known.version if known else "")
             is_news = all(_is_newer(meta.version, floor, unknown=False) for floor in floors if floor)
             if not is_news or self._is_past(*meta[:4]):
+                return
+            try:
+                entry, _ = pack(body, meta, self._judge)
+            except OddObjectError:
                 return
             if meets(entry.labels, self.requirements):
                 self._set(meta.namespace, meta.name, entry)

@@ -140,6 +140,8 @@ class Keeper:
     _unkept: SimpleQueue[frozenset[ObjectId]] = field(default_factory=SimpleQueue)
     _stirs: SimpleQueue[str] = field(default_factory=SimpleQueue)
     _lifted: Event = field(default_factory=Event)
+    #: What this pass has written, as it was answered: to look at it again, nothing has to be unpacked.
+    _written: dict[ObjectId, Body] = field(default_factory=dict)
     _members: Members = field(default_factory=Members)
     _seen_at: dict[ObjectId, float] = field(default_factory=dict)
     _vanished: set[ObjectId] = field(default_factory=set)
@@ -269,6 +271,7 @@ class Keeper:
         """Hears what there is to hear, and does what is due. Raises `ApiError` where the cluster is lost."""
         self._follow()
         self._listen(now)
+        self._written.clear()
         if not self.is_seen:
             self.trouble = self.plane.trouble(self._watched) or "its objects are being listed"
             return
@@ -394,7 +397,9 @@ class Keeper:
 
     def _join_own(self) -> None:
         for stored in _drained(self._wrote):
-            self._members.join(object_id(stored), stored["metadata"].get("labels") or {})
+            target = object_id(stored)
+            self._members.join(target, stored["metadata"].get("labels") or {})
+            self._written[target] = stored
 
     # -- what is to be looked at ------------------------------------------------------------------------------------
 
@@ -463,8 +468,12 @@ class Keeper:
     def _live(self, target: ObjectId) -> Body | None:
         """A member, as the cache has it."""
         entry = self.plane.cache.entry(target)
-        is_ours = entry is not None and entry.labels.get(inventory.PART_OF) == inventory.set_id(self.name)
-        return self.plane.cache.get(target) if is_ours else None
+        if entry is None or entry.labels.get(inventory.PART_OF) != inventory.set_id(self.name):
+            return None
+        written = self._written.get(target)
+        if written is not None and written["metadata"]["resourceVersion"] == entry.version:
+            return written
+        return self.plane.cache.get(target)
 
     def _settle(self, model: str, *, drifted: bool = False) -> None:
         """Nothing is to be done about it. `drifted`: although somebody has changed something of it."""
@@ -520,6 +529,7 @@ class Keeper:
             if one.outcome is Outcome.DELETED:
                 self._members.leave(one.change.id)
         self._note(batch, planned, done, time.monotonic(), is_whole=is_whole)
+        self._written.clear()
         self.last = Pass(self.name, time.monotonic() - began, began, self.plane.asked - asked)
         self.ties.listener.passed(self.last)
         return planned

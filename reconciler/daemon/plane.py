@@ -33,7 +33,7 @@ from renderers.manifest import Body, ObjectId
 from schemas.environment import DataPlane
 
 #: Threads for requests to one cluster; how many of them ask at a time is the connection's own decision.
-THREADS = 16
+THREADS = 8
 
 #: The inventories of all environments.
 INVENTORIES = Watched("v1", "ConfigMap", inventory.NAMESPACE, inventory.ENVIRONMENT)
