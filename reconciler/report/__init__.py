@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 from reconciler.plan import Change, Op, Plan
+from renderers.manifest import Origin
 from schemas.problem import Problem
 
 
@@ -48,6 +49,49 @@ class Told:
     message: str
 
 
+class Topic(StrEnum):
+    """What a sentence about a change of the specs is about; the most important first: where room is short, they stay."""
+
+    REMOVED = "removed"  #: somebody's predictions, a model or an environment go
+    TRAFFIC = "traffic"  #: who gets which variation, and how a canary walks
+    GATE = "gate"  #: what a new build has to reach before it is promoted, and who is asked
+    BUILD = "build"  #: what is built, from what
+    ENVIRONMENT = "environment"
+    AUTOMATION = "automation"  #: when something is built by itself
+    SERVING = "serving"  #: pods, resources, variables
+    SCALING = "scaling"
+    AUDIENCE = "audience"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a change of the specs does, in a sentence without environment and model, which stand before it.
+
+    `environment` and `model` are "" where it is about none, or about all. `origin` is the spec that asks for it now;
+    None where a spec is gone.
+    """
+
+    environment: str
+    model: str
+    topic: Topic
+    text: str
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The commit that the specs are compared with, instead of a cluster.
+
+    `ref` is what was asked for, `commit` where the two histories parted (40 hex digits). `files` are the spec files that
+    differ. `problems` are the errors of the base itself: what is broken there is compared as if it were not there.
+    """
+
+    ref: str
+    commit: str
+    files: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
 class ExitCode(IntEnum):
     """What the process ends with. When several are true, the first of this order of urgency: 1, 3, 4, 2, 0."""
 
@@ -64,7 +108,8 @@ class Report:
     """Everything that a run found and did. `plan` is None where there was nothing to plan from.
 
     `overdue`: the run waited for what it had applied and what goes on by itself, and not all of it ended in time.
-    `told`: how builds and promotions moved on.
+    `told`: how builds and promotions moved on. `base` and `effects`: where specs are compared with those of another
+    commit, with which, and what the change does; the plan then is of what differs, as if the base were what runs.
     """
 
     problems: tuple[Problem, ...] = ()
@@ -73,17 +118,20 @@ class Report:
     trouble: tuple[Trouble, ...] = ()
     overdue: bool = False
     told: tuple[Told, ...] = ()
+    base: Base | None = None
+    effects: tuple[Effect, ...] = ()
 
 
 def exit_code(report: Report, *, detailed: bool = False) -> ExitCode:
     """The exit code of a run; `detailed` tells changes that are still to be made from none."""
     changes = report.plan.changes if report.plan else ()
     outcomes = report.done
-    if any(problem.severity == "error" for problem in report.problems) or any(c.op is Op.REFUSED for c in changes):
+    refused = [change for change in changes if change.op is Op.REFUSED]
+    if any(problem.severity == "error" for problem in report.problems) or not all(c.infrastructure for c in refused):
         return ExitCode.SPECS
     if any(done.outcome is Outcome.FAILED and not done.infrastructure for done in outcomes):
         return ExitCode.SPECS
-    if report.trouble or report.overdue or any(done.outcome is Outcome.FAILED for done in outcomes):
+    if report.trouble or refused or report.overdue or any(done.outcome is Outcome.FAILED for done in outcomes):
         return ExitCode.WORLD
     if report.plan and report.plan.guards:
         return ExitCode.BLOCKED
