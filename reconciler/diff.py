@@ -111,6 +111,11 @@ _CREDENTIAL = re.compile(r"token|secret|passw|credential|private|api_?-?key|acce
 _HIDDEN = "(hidden)"
 
 
+def is_credential(name: str) -> bool:
+    """Whether a name speaks of a credential: what stands beside it is nobody's business."""
+    return _CREDENTIAL.search(name) is not None
+
+
 def _without_credentials(change: FieldChange) -> FieldChange:
     if not _CREDENTIAL.search(change.path):
         return FieldChange(change.path, _hide_inside(change.old), _hide_inside(change.new))

@@ -60,6 +60,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=epilog(
         "reconcile --dry-run -f specs/          what the specs ask for, without a cluster",
+        "reconcile --dry-run --base main        what a pull request changes",
         "reconcile --dry-run --live -f specs/   what a run would do to the clusters",
         "reconcile up && reconcile -f specs/    onto this machine",
         codes="0 fine, 1 the specs or the command line are wrong, 2 there are changes (with --detailed-exitcode), "
@@ -90,6 +91,16 @@ def reconcile(
     ] = False,
     environment: Environments = None,
     live: Annotated[bool, typer.Option("--live", help="With --dry-run: compare with the clusters.")] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base", help="With --dry-run: what has changed since the history parted from REF.", metavar="REF"
+        ),
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option("--head", help="With --base: a commit, instead of the files as they are.", metavar="REF"),
+    ] = None,
     output: Output = Format.TEXT,
     detailed_exitcode: DetailedExitCode = False,
     approve: Annotated[
@@ -110,8 +121,16 @@ def reconcile(
     # Ignored, each of these would do more than was asked for.
     if live and not dry_run:
         fail("--live goes with --dry-run", code=1)
+    if base is not None and (live or kubeconfig or not dry_run):
+        fail("--base goes with --dry-run, and without a cluster: it compares with a commit", code=1)
+    if head is not None and base is None:
+        fail("--head goes with --base", code=1)
     if context is not None and kubeconfig is None:
         fail("--context goes with --kubeconfig; an environment names its own in data_plane", code=1)
+    if base is not None:
+        report = _review(file, base, head, environment)
+        _print_report(report, output, detailed=detailed_exitcode)
+        _end(report, detailed=detailed_exitcode)
     if dry_run and not (live or kubeconfig):
         from reconciler import offline
 
@@ -325,6 +344,18 @@ def _request(
         fail(f"--wait wants a number of seconds, not {wait_s}", code=1)
     only, lifted = frozenset(environments or ()), frozenset(approved or ())
     return Request(paths_of(files), home, only, lifted, mirrors_of(mirrors), wait_s)
+
+
+def _review(files: list[Path] | None, base: str, head: str | None, environments: list[str] | None) -> Report:
+    from reconciler import review
+    from reconciler.source import checkout
+
+    try:
+        return review.preview(paths_of(files), base, head, environments or ())
+    except checkout.TooShallowError as error:
+        fail(str(error), code=3)
+    except checkout.CheckoutError as error:
+        fail(str(error), code=1)
 
 
 def _check_environments(names: list[str] | None, loaded: Loaded) -> None:
