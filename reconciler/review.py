@@ -9,7 +9,8 @@ Only models that the change is about are rendered, twice: a pull request of ten 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from reconciler import desired, effects, plan, queries
 from reconciler.desired import Rendered
 from reconciler.offline import notes_of
 from reconciler.plan import Beside, Change, Guard, Observed, Predicted, Wanted
-from reconciler.report import Base, Report
+from reconciler.report import Base, Effect, Report, Topic
 from reconciler.source import checkout, files
 from reconciler.source.files import Files
 from reconciler.specs.index import Index
@@ -33,36 +34,85 @@ def preview(paths: Sequence[Path], ref: str, head: str | None = None, only: Coll
     what cannot be read there is taken for not being there. Raises `checkout.CheckoutError`.
     """
     sides = checkout.sides(paths, ref, head)
-    return compare(sides.base, sides.head or files.read(paths), ref, sides.commit, only)
+    return Review(sides.base, sides.head or files.read(paths), ref, sides.commit).report(only)
 
 
-def compare(base: Files, head: Files, ref: str, commit: str, only: Collection[str] = ()) -> Report:
-    """As `preview`, of files that were read."""
-    index = Index(lambda name: head.content.get(name) or base.content[name], queries.check)
-    index.replace(base.content)
-    before = _Side(index.catalog, tuple(sorted((*base.problems, *index.problems))))
-    differing = _differing(base.content, head.content)
-    changed = index.update({name: head.content.get(name) for name in differing})
-    after = _Side(index.catalog, tuple(sorted((*head.problems, *index.problems))))
-    models = changed.models
-    if models is None:
-        models = frozenset({"", *_models(before.catalog), *_models(after.catalog)})
-    before.render(models)
-    after.render(models)
-    changes, guards = _planned(before, after, models, only)
-    notes = notes_of(unit for unit in after.units if _is_meant(unit.environment, only))
-    planned = plan.assemble(changes, notes, guards)
-    broken = tuple(problem for problem in before.problems if problem.severity == "error")
-    return Report(
-        problems=after.problems,
-        plan=planned,
-        base=Base(ref, commit, tuple(differing), broken),
-        effects=tuple(
-            one
-            for one in effects.between(_part(before.catalog, models), _part(after.catalog, models))
-            if _is_meant(one.environment, only)
-        ),
-    )
+def follow(
+    paths: Sequence[Path], ref: str | None, only: Collection[str], changes: Iterable[object]
+) -> Iterator[tuple[Report, float]]:
+    """`preview`, and again after each of the changes, with the seconds that it took: as specs are written.
+
+    Without `ref`, the base is what the files were in the beginning.
+    """
+    began = time.perf_counter()
+    sides = checkout.sides(paths, ref) if ref is not None else None
+    head = files.read(paths)
+    base = sides.base if sides is not None else head
+    review = Review(base, head, ref or "", sides.commit if sides is not None else "")
+    yield review.report(only), time.perf_counter() - began
+    for _ in changes:
+        began = time.perf_counter()
+        review.update(files.read(paths))
+        yield review.report(only), time.perf_counter() - began
+
+
+class Review:
+    """The specs of a base and of a head. The head may go on; each report costs what differs."""
+
+    def __init__(self, base: Files, head: Files, ref: str, commit: str) -> None:
+        self._base, self._head, self._ref, self._commit = base, head, ref, commit
+        self._index = Index(self._content, queries.check)
+        self._index.replace(head.content)
+
+    def update(self, head: Files) -> None:
+        """Other files, or the same ones with something else in them, are the head."""
+        changed = {name: head.content.get(name) for name in _differing(self._head.content, head.content)}
+        self._head = head
+        self._index.update(changed)
+
+    def report(self, only: Collection[str] = ()) -> Report:
+        """What the head changes, `only` in these environments."""
+        index, base, head = self._index, self._base, self._head
+        differing = _differing(base.content, head.content)
+        # The way there says which models are concerned, and the index ends where it was.
+        changed = index.update({name: base.content.get(name) for name in differing})
+        before = _Side(index.catalog, tuple(sorted((*base.problems, *index.problems))))
+        index.update({name: head.content.get(name) for name in differing})
+        after = _Side(index.catalog, tuple(sorted((*head.problems, *index.problems))))
+        models = changed.models
+        if models is None:
+            models = frozenset({"", *_models(before.catalog), *_models(after.catalog)})
+        unread = list(_unread(before.catalog, after)) if after.errors else []
+        models -= {one.model for one in unread if one.model}
+        lost = {one.environment for one in unread if one.environment}
+        before.render(models)
+        after.render(models)
+        changes, guards = _planned(before, after, models, only)
+        notes = notes_of(unit for unit in after.units if _is_meant(unit.environment, only))
+        done = effects.between(_part(before.catalog, models), _part(after.catalog, models))
+        found = (*unread, *(one for one in done if one.environment not in lost))
+        return Report(
+            problems=after.problems,
+            plan=plan.assemble(changes, notes, guards),
+            base=Base(self._ref, self._commit, tuple(differing), before.errors),
+            effects=tuple(one for one in found if _is_meant(one.environment, only)),
+        )
+
+    def _content(self, name: str) -> bytes:
+        """A file that no update is about: it is the same on both sides."""
+        return self._head.content[name]
+
+
+def _unread(before: Catalog, after: _Side) -> Iterator[Effect]:
+    """What the head has no valid specs of, while some are wrong: it may be gone, or be what is wrong.
+
+    To call it gone would frighten for nothing: what cannot be read stays as it is, when this is applied.
+    """
+    words = "not compared: its specs are wrong or gone, and nothing of it is changed before all specs can be read"
+    for name in before.environments.keys() - after.catalog.environments.keys():
+        yield Effect(name, "", Topic.UNREAD, words)
+    for model in _models(before) - _models(after.catalog):
+        yield Effect("", model, Topic.UNREAD, words)
 
 
 #: The limits on how much of an environment goes.
@@ -85,9 +135,9 @@ class _Side:
         self.problems = tuple(sorted({*self.problems, *refused}))
 
     @property
-    def is_whole(self) -> bool:
-        """Whether every spec could be read."""
-        return not any(problem.severity == "error" for problem in self.problems)
+    def errors(self) -> tuple[Problem, ...]:
+        """Why not every spec could be read and rendered."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
 
     def manifests(self, environment: str) -> tuple[Manifest, ...]:
         return tuple(m for unit in self.units if unit.environment == environment for m in unit.manifests)
@@ -100,6 +150,7 @@ def _planned(
     changes: list[Change] = []
     guards: list[Guard] = []
     gone = [name for name in promotion_order(before.catalog) if name not in after.catalog.environments]
+    gone = gone if not after.errors else []  # or unreadable
     for name in (*promotion_order(after.catalog), *gone):
         if not _is_meant(name, only):
             continue
@@ -107,7 +158,7 @@ def _planned(
         wanted = Wanted(
             name,
             after.manifests(name),
-            complete=after.is_whole,
+            complete=not after.errors,
             suspended=placed is not None and placed.spec.suspended,
             in_specs=placed is not None,
         )

@@ -52,6 +52,7 @@ class Told:
 class Topic(StrEnum):
     """What a sentence about a change of the specs is about; the most important first: where room is short, they stay."""
 
+    UNREAD = "unread"  #: nobody can say what becomes of it: its specs are wrong
     REMOVED = "removed"  #: somebody's predictions, a model or an environment go
     TRAFFIC = "traffic"  #: who gets which variation, and how a canary walks
     GATE = "gate"  #: what a new build has to reach before it is promoted, and who is asked
