@@ -15,12 +15,13 @@ from queue import SimpleQueue
 from threading import Event
 from typing import Literal, NamedTuple
 
-from reconciler import causes, inventory, plan, readiness, system
+from reconciler import causes, inventory, owners, plan, readiness, system
 from reconciler.cluster import (
     FIELD_MANAGER,
     ApiError,
     FieldConflict,
     Forbidden,
+    Invalid,
     KindMissing,
     KubeconfigError,
     NotLeader,
@@ -30,7 +31,7 @@ from reconciler.cluster import (
     Unavailable,
     Writer,
 )
-from reconciler.inventory import Inventory
+from reconciler.inventory import Inventory, Place
 from reconciler.plan import Change, Observed, Op, Plan, Wanted
 from reconciler.readiness import Readiness, State
 from reconciler.report import Done, Outcome
@@ -238,22 +239,34 @@ class _Run:
 
     def _widened(self) -> Inventory:
         base = self.stored or Inventory(self.environment)
-        places = base.places | self.target.observed.beside.places
+        places = base.places | self.target.observed.beside.places | self._unseen()
         places |= {inventory.place_of(target) for target in self.target.observed.members}
-        return Inventory(self.environment, places, self._finished()).widened(self.target.wanted.manifests)
+        wider = Inventory(self.environment, places, self._finished(), self._gone() | base.gone)
+        return wider.widened(self.target.wanted.manifests)
 
     def _narrowed(self) -> Inventory:
         if not self.target.wanted.complete:
             # What cannot be rendered today has not ceased to exist, and what of it has run is not to run again.
             return self._widened()
         left, beside = set(self.target.observed.members) - self.gone, self.target.observed.beside
-        if not self.target.wanted.in_specs and all(target.kind in plan.NEVER_PRUNED for target in left):
+        is_over = not (self.target.wanted.in_specs or self._unseen())
+        if is_over and all(target.kind in plan.NEVER_PRUNED for target in left):
             # All that was ours to delete is gone: what stays is for people, and no run need speak of it again.
             return Inventory(self.environment)
         wanted = {manifest.id for manifest in self.target.wanted.manifests}
-        places = frozenset(inventory.place_of(target) for target in left | wanted) | beside.places
+        places = frozenset(map(inventory.place_of, left | wanted)) | beside.places | self._unseen()
         finished = self._finished() & (frozenset(left | wanted) | beside.finished)
-        return Inventory(self.environment, places, finished)
+        return Inventory(self.environment, places, finished, self._gone())
+
+    def _gone(self) -> frozenset[ObjectId]:
+        """What somebody has deleted past Git, and is left so."""
+        left_so = {change.id for change in self.changes if change.op is Op.CREATE and change.held == plan.REPORTED}
+        return self.target.observed.beside.gone | left_so
+
+    def _unseen(self) -> frozenset[Place]:
+        """Where nobody could look, what was there may still be: to be found by whoever may look again."""
+        blind = frozenset(self.target.observed.blind)
+        return blind if self.stored is None else blind & self.stored.places
 
     def _finished(self) -> frozenset[ObjectId]:
         """What runs once and was seen to have done so, now or before. What failed may be deleted, to try it again."""
@@ -342,12 +355,28 @@ class _Run:
         return body | {"metadata": body["metadata"] | version}
 
     def _apply(self, target: ObjectId, body: Body) -> None:
+        """Git wins over a person's tool, both in fields and in what it has put into lists."""
+        writer = self.target.writer
+        live: Body | None
         try:
-            self.target.writer.apply(body)
+            live = self._set(target, body)
+        except Invalid:
+            live = writer.live(target)
+            if live is None or owners.taken_over(live, body, plan.is_human) is None:
+                raise
+        managed_fields = owners.taken_over(live, body, plan.is_human)
+        if managed_fields is not None:
+            owned = writer.own(live, managed_fields)
+            version = {key: owned["metadata"][key] for key in ("resourceVersion",) if key in body["metadata"]}
+            self._set(target, body | {"metadata": body["metadata"] | version})
+
+    def _set(self, target: ObjectId, body: Body) -> Body:
+        try:
+            return self.target.writer.apply(body)
         except FieldConflict as conflict:
             if not all(plan.gives_way(target, manager, path) for manager, path in conflict.conflicts):
                 raise
-            self.target.writer.apply(body, force=True)
+            return self.target.writer.apply(body, force=True)
 
     def _hand_over_replicas(self, change: Change) -> None:
         """Keeps the pods of a Deployment that is autoscaled from now on.
@@ -474,9 +503,10 @@ class _Run:
         return None
 
     def _model(self, target: ObjectId) -> str | None:
-        """The model that a live object is for; None where it does not exist."""
-        live = self.target.observed.members.get(target)
-        return None if live is None else live["metadata"].get("labels", {}).get(NAME, "")
+        """The model that an object is for; None where it does not exist. Unseen, it may exist."""
+        unseen = (c.manifest.body for c in self.changes if c.id == target and c.manifest and c.op is not Op.CREATE)
+        body = self.target.observed.members.get(target) or next(unseen, None)
+        return None if body is None else body["metadata"].get("labels", {}).get(NAME, "")
 
     def _delete(self, change: Change) -> Done:
         """With the UID as a precondition, and only while the label on the live object is still ours."""

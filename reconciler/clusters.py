@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterable
@@ -34,7 +35,9 @@ class Clusters:
     _readers: dict[DataPlane, Reader] = field(default_factory=dict, init=False)
     _writers: dict[DataPlane, Writer] = field(default_factory=dict, init=False)
     _connections: dict[DataPlane, Connection] = field(default_factory=dict, init=False)
-    _closing: ExitStack = field(default_factory=ExitStack, init=False)
+    #: By cluster: what ends with its connection, and the hash of the kubeconfig that a Secret held.
+    _kept: dict[DataPlane, ExitStack] = field(default_factory=dict, init=False)
+    _secrets: dict[DataPlane, bytes | None] = field(default_factory=dict, init=False)
 
     def reader(self, plane: DataPlane) -> Reader:
         """The cluster of a data plane, to be looked at. Raises `ApiError` where there is no way to it."""
@@ -80,25 +83,46 @@ class Clusters:
         told = [warning for connection in self._connections.values() for warning in connection.take_warnings()]
         return [f"{target}: {text}" if target else text for target, text in told]
 
+    def is_replaced(self, plane: DataPlane) -> bool:
+        """Whether the Secret with the kubeconfig of a cluster holds something else than when it was connected to.
+
+        One that is gone does: whoever takes it away wants us to stop. Raises `ApiError` where nobody can say.
+        """
+        plane = self._meant(plane)
+        if plane.kubeconfig_secret is None or plane not in self._secrets:
+            return False
+        return _hash(self._kubeconfig_in(plane.kubeconfig_secret)) != self._secrets[plane]
+
+    def forget(self, plane: DataPlane) -> None:
+        """Closes the connection to a cluster. Whoever asks for it next gets another one, by what is said of it then."""
+        plane = self._meant(plane)
+        for known in (self._readers, self._writers, self._connections, self._secrets):
+            known.pop(plane, None)
+        if plane in self._kept:
+            self._kept.pop(plane).close()
+
     def close(self) -> None:
         """Closes every connection."""
-        self._closing.close()
+        for plane in list(self._kept):
+            self.forget(plane)
 
     def _meant(self, plane: DataPlane) -> DataPlane:
         return plane if self.kubeconfig is None else DataPlane(type="kubernetes", context=self.context)
 
     def _connection(self, plane: DataPlane) -> Connection:
         if plane not in self._connections:
-            connection = self._connected(plane)
-            self._closing.callback(connection.close)
+            with ExitStack() as kept:
+                connection = self._connected(plane, kept)
+                kept.callback(connection.close)
+                self._kept[plane] = kept.pop_all()
             self._connections[plane] = connection
         return self._connections[plane]
 
-    def _connected(self, plane: DataPlane) -> Connection:
+    def _connected(self, plane: DataPlane, kept: ExitStack) -> Connection:
         if plane.type == "embedded":
             return self._embedded()
         if plane.kubeconfig_secret is not None:
-            return self._of_secret(plane.kubeconfig_secret, plane.context)
+            return self._of_secret(plane, plane.kubeconfig_secret, kept)
         return connect(self.kubeconfig, plane.context, trusted=True, connections=CONNECTIONS)
 
     def _embedded(self) -> Connection:
@@ -111,29 +135,36 @@ class Clusters:
             raise KubeconfigError(message)
         return kubeconfig
 
-    def _of_secret(self, name: str, context: str | None) -> Connection:
+    def _of_secret(self, plane: DataPlane, name: str, kept: ExitStack) -> Connection:
         """A cluster whose kubeconfig is in a Secret of the cluster that the reconciler itself uses.
 
         Such a kubeconfig is data that somebody put there: it runs no program and reads no file (`trusted=False`).
         """
-        target = ObjectId("v1", "Secret", inventory.NAMESPACE, name)
-        home = self.reader(DataPlane(type="kubernetes"))
-        secret = home.get(target)
-        try:
-            content = base64.b64decode((secret or {})["data"]["kubeconfig"], validate=True)
-        except (KeyError, TypeError, binascii.Error):
+        content = self._kubeconfig_in(name)
+        if content is None:
             message = f"the Secret {inventory.NAMESPACE}/{name} has no key `kubeconfig` that holds one"
-            raise KubeconfigError(message) from None
+            raise KubeconfigError(message)
         # The official loader reads files only, and reads them again when credentials are renewed. Mode 0600, for as
         # long as the connection is open.
-        with ExitStack() as kept:
-            folder = kept.enter_context(tempfile.TemporaryDirectory(prefix="trueup-"))
-            path = Path(folder) / "kubeconfig"
-            path.touch(mode=0o600)
-            path.write_bytes(content)
-            connection = connect(str(path), context, trusted=False, connections=CONNECTIONS)
-            self._closing.push(kept.pop_all())
+        folder = kept.enter_context(tempfile.TemporaryDirectory(prefix="trueup-"))
+        path = Path(folder) / "kubeconfig"
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+        connection = connect(str(path), plane.context, trusted=False, connections=CONNECTIONS)
+        self._secrets[plane] = _hash(content)
         return connection
+
+    def _kubeconfig_in(self, name: str) -> bytes | None:
+        """What a Secret holds; None where there is no such Secret, or nothing in it that could be one."""
+        secret = self.reader(DataPlane(type="kubernetes")).get(ObjectId("v1", "Secret", inventory.NAMESPACE, name))
+        try:
+            return base64.b64decode((secret or {})["data"]["kubeconfig"], validate=True)
+        except (KeyError, TypeError, binascii.Error):
+            return None
+
+
+def _hash(content: bytes | None) -> bytes | None:
+    return None if content is None else hashlib.sha256(content).digest()
 
 
 def default_home() -> Path:

@@ -53,12 +53,14 @@ class Inventory:
     """Where an environment has members, and what has run.
 
     `finished` are Jobs that were seen to have ended well: a cluster cleans them up after some time, and
-    what is gone then must not be taken for what never ran.
+    what is gone then must not be taken for what never ran. `gone` are objects that somebody has deleted past Git, and
+    that stay so (`drift: report`): they must not be taken for new ones by a process that has not seen the deletion.
     """
 
     environment: str
     places: frozenset[Place] = frozenset()
     finished: frozenset[ObjectId] = frozenset()
+    gone: frozenset[ObjectId] = frozenset()
 
     def widened(self, manifests: Iterable[Manifest]) -> Inventory:
         """With room for what is about to be applied."""
@@ -108,7 +110,8 @@ def to_config_map(inventory: Inventory) -> Body:
             "places": "\n".join(
                 " ".join((p.api_version, p.kind, p.namespace or "-")) for p in sorted(inventory.places)
             ),
-            "finished": "\n".join(" ".join(target) for target in sorted(inventory.finished)),
+            "finished": _lines(inventory.finished),
+            **({"gone": _lines(inventory.gone)} if inventory.gone else {}),
         },
     }
 
@@ -125,8 +128,12 @@ def from_config_map(body: Body) -> Inventory:
         raise CorruptInventoryError("its ApplySet id does not belong to its name")
     data = body.get("data") or {}
     places = [Place(version, kind, "" if ns == "-" else ns) for version, kind, ns in _words(data, "places", 3)]
-    finished = [ObjectId(*words) for words in _words(data, "finished", 4)]
-    return Inventory(environment, frozenset(places), frozenset(finished))
+    finished, gone = (frozenset(ObjectId(*words) for words in _words(data, key, 4)) for key in ("finished", "gone"))
+    return Inventory(environment, frozenset(places), finished, gone)
+
+
+def _lines(targets: Iterable[ObjectId]) -> str:
+    return "\n".join(" ".join(target) for target in sorted(targets))
 
 
 def _words(data: Mapping[str, str], key: str, count: int) -> Iterator[list[str]]:

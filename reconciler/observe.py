@@ -1,4 +1,7 @@
-"""What an environment's cluster has: few lists, then a dry run for each object that a local look cannot call clean."""
+"""What an environment's cluster has: few lists, then a dry run for each object that a local look cannot call clean.
+
+What the cluster refuses to show of one object, or of one kind, is refused in the plan, and the rest goes on.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 
-from reconciler import inventory
+from reconciler import inventory, owners
 from reconciler.cluster import (
     FIELD_MANAGER,
     ApiError,
@@ -15,28 +18,27 @@ from reconciler.cluster import (
     Forbidden,
     Invalid,
     KindMissing,
-    KubeconfigError,
     NamespaceMissing,
     NotFound,
     QuotaExceeded,
     Reader,
     Terminating,
-    TooLarge,
-    Unauthorized,
-    Unavailable,
     WebhookFailed,
+    is_of_one,
 )
 from reconciler.inventory import CONTENT_HASH, CorruptInventoryError, Inventory, Place
 from reconciler.plan import (
     RUN_ONCE,
     Conflicted,
     Immutable,
+    InTheWay,
     Observed,
     Predicted,
     Prediction,
     Refusal,
     Unverifiable,
     gives_way,
+    is_human,
     is_settled,
 )
 from renderers.manifest import Body, Manifest, ObjectId, object_id
@@ -72,6 +74,8 @@ _SCRATCH_NAMESPACE = "default"
 #: So many missing objects are looked for one by one; of more, whole lists are cheaper.
 _FEW = 8
 
+#: What no spec can mend.
+_NOT_OF_SPECS = (Forbidden, WebhookFailed)
 #: Refusals of a dry run that are not about the object. In the scratch namespace, there are two more.
 _SAYS_NOTHING = (KindMissing, NamespaceMissing, DryRunUnsupported, Forbidden, Terminating, WebhookFailed)
 _SAYS_NOTHING_ELSEWHERE = (*_SAYS_NOTHING, QuotaExceeded, FieldConflict)
@@ -118,7 +122,7 @@ def observe(
     *,
     verify: bool,
 ) -> Observed:
-    """What the cluster has for one environment. Raises `ApiError` where it could not be seen completely.
+    """What the cluster has for one environment. Raises `ApiError` where the cluster is lost.
 
     `verify` asks the server about objects that do not exist yet as well: a preview wants to know, while a run
     that applies them at once learns it from applying them.
@@ -130,13 +134,13 @@ def observe(
         places |= stored.places
     else:
         # The label of a namespace tells where objects of an earlier revision may be.
-        labelled = _members(reader, environment, [Place("v1", "Namespace", "")], pool)
+        labelled, _ = _members(reader, environment, [Place("v1", "Namespace", "")], pool)
         namespaces = {place.namespace for place in places} - {""} | {target.name for target in labelled}
         for version, kind, namespaced in KNOWN_KINDS:
             places |= {Place(version, kind, ns) for ns in namespaces} if namespaced else {Place(version, kind, "")}
-    members = _members(reader, environment, places, pool)
+    members, blind = _members(reader, environment, places, pool)
     # A first run has no inventory either, and nothing that it could have lost.
-    seen = Observed(environment, members, inventory=stored, rebuilt=rebuilt and bool(members))
+    seen = Observed(environment, members, inventory=stored, rebuilt=rebuilt and bool(members), blind=blind)
     return judged(reader, seen, manifests, known, pool, verify=verify)
 
 
@@ -149,6 +153,7 @@ def judged(
     *,
     verify: bool = False,
     audit: bool = False,
+    looked: dict[Place, list[Body]] | None = None,
 ) -> Observed:
     """What was seen, with what only the server can say about it. Raises `ApiError` where the cluster is lost.
 
@@ -156,25 +161,35 @@ def judged(
     learned defaults since, and admission may want something else by now.
 
     A member that somebody took the label from is one still: what we have applied says so itself, and what was seen to
-    vanish and is there again is not what was there before. One with the label of another set is that set's.
+    vanish and is there again is not what was there before. One with the label of another set is that set's. One that
+    has its label was missed: lists may lag, and a server that has just begun does not know all its kinds yet.
+
+    `looked` is what places were seen to hold, filled here: who asks about many objects in turn looks there once, for
+    what comes meanwhile is mostly their own.
     """
+    refused: dict[ObjectId, Prediction] = {}
+    for target in (manifest.id for manifest in manifests):
+        if why := seen.blind.get(inventory.place_of(target)):
+            refused[target] = Refusal(why, infrastructure=True)
+    manifests = [manifest for manifest in manifests if manifest.id not in refused]
     missing = [manifest for manifest in manifests if manifest.id not in seen.members]
-    strangers = _strangers(reader, missing, pool)
-    lost = {t for t, body in strangers.items() if not _owner(body) and (t in seen.vanished or _was_applied(body))}
-    bodies = pool.map(lambda target: _found(reader, target), lost)
-    members = {**seen.members, **{object_id(body): body for body in bodies if body is not None}}
-    missing = [manifest for manifest in missing if manifest.id not in members]
+    strangers = _strangers(reader, missing, refused, pool, looked if looked is not None else {})
+    ours = inventory.set_id(seen.environment)
+    unlabelled = {t for t, body in strangers.items() if not _owner(body) and (t in seen.vanished or _was_applied(body))}
+    lost = unlabelled | {t for t, body in strangers.items() if _owner(body) == ours}
+    members = {**seen.members, **_found(reader, lost, refused, pool)}
+    missing = [manifest for manifest in missing if manifest.id not in members and manifest.id not in refused]
     others = {target: _owner(body) for target, body in strangers.items() if target not in lost}
     # A namespace is often made by whoever runs the cluster: joining one that belongs to nobody takes nothing away.
-    owners = {inventory.set_id(name): f"environment {name}" for name in known}
-    foreign = {t: owners.get(owner, owner) for t, owner in others.items() if owner or t.kind != "Namespace"}
+    names = {inventory.set_id(name): f"environment {name}" for name in known}
+    foreign = {t: names.get(owner, owner) for t, owner in others.items() if owner or t.kind != "Namespace"}
     asked = [m for m in manifests if m.id in members and _is_asked(m, members[m.id], audit=audit)]
     if verify:
         asked += [m for m in missing if m.id not in foreign and not seen.has_run(m.id)]
     namespaces = {m.id.name for m in missing if m.id.kind == "Namespace" and m.id not in others}
     answers = pool.map(lambda manifest: predict(reader, manifest, namespaces), asked)
     predictions = {manifest.id: answer for manifest, answer in zip(asked, answers, strict=True)}
-    return replace(seen, members=members, foreign=foreign, predictions=predictions)
+    return replace(seen, members=members, foreign=foreign, predictions={**predictions, **refused})
 
 
 def _is_asked(manifest: Manifest, live: Body, *, audit: bool) -> bool:
@@ -191,7 +206,9 @@ def predict(reader: Reader, manifest: Manifest, missing_namespaces: set[str]) ->
 def _predict(reader: Reader, body: Body, taken: tuple[tuple[str, str], ...] = ()) -> Prediction:
     """`taken`: (manager, field) of a person's tool, to be taken over."""
     try:
-        return Predicted(reader.predict(body, force=bool(taken)), taken)
+        stored = reader.predict(body, force=bool(taken))
+        added = tuple(one for one in owners.strangers(stored, body) if is_human(one.manager))
+        return Predicted(owners.without(stored, added), (*taken, *((one.manager, one.field) for one in added)))
     except FieldConflict as conflict:
         if taken or not all(gives_way(object_id(body), manager, path) for manager, path in conflict.conflicts):
             return Conflicted(conflict.conflicts)
@@ -199,13 +216,21 @@ def _predict(reader: Reader, body: Body, taken: tuple[tuple[str, str], ...] = ()
     except Invalid as invalid:
         if invalid.immutable_only:
             return Immutable(invalid.message, _is_valid_as_new(reader, body))
-        return Refusal(invalid.message)
+        return _in_the_way(reader, body) or Refusal(invalid.message)
     except _SAYS_NOTHING as error:
         return Unverifiable(error.message)
-    except (KubeconfigError, Unauthorized, Unavailable):
-        raise
     except ApiError as error:
-        return Refusal(error.message)
+        return _refusal(error)
+
+
+def _in_the_way(reader: Reader, body: Body) -> InTheWay | Conflicted | None:
+    """What others have put into the lists of an object, where that alone keeps the server from taking it."""
+    live = reader.live(object_id(body))
+    items = [(one.manager, one.field) for one in owners.strangers(live, body)] if live is not None else []
+    if not items or not _is_valid_as_new(reader, body):
+        return None
+    others = tuple((manager, item) for manager, item in items if not is_human(manager))
+    return Conflicted(others) if others else InTheWay(tuple(items))
 
 
 def _predict_elsewhere(reader: Reader, manifest: Manifest) -> Prediction:
@@ -214,10 +239,10 @@ def _predict_elsewhere(reader: Reader, manifest: Manifest) -> Prediction:
         return Predicted(reader.predict(_elsewhere(manifest.body, _SCRATCH_NAMESPACE)))
     except Invalid as invalid:
         return Refusal(invalid.message)
-    except TooLarge as error:
-        return Refusal(error.message)
     except _SAYS_NOTHING_ELSEWHERE as error:
         return Unverifiable(f"its namespace does not exist yet, and elsewhere: {error.message}")
+    except ApiError as error:
+        return _refusal(error)
 
 
 def _is_valid_as_new(reader: Reader, body: Body) -> bool:
@@ -236,43 +261,83 @@ def _elsewhere(body: Body, namespace: str) -> Body:
     return {**body, "metadata": moved}
 
 
-def _members(reader: Reader, environment: str, places: Iterable[Place], pool: Executor) -> dict[ObjectId, Body]:
-    """Every object that carries the environment's label, in all places."""
+def _members(
+    reader: Reader, environment: str, places: Iterable[Place], pool: Executor
+) -> tuple[dict[ObjectId, Body], dict[Place, str]]:
+    """Every object that carries the environment's label, in all places; and why some of them cannot be looked at."""
     selector = f"{inventory.PART_OF}={inventory.set_id(environment)}"
+    blind: dict[Place, str] = {}
 
     def listed(place: Place) -> list[Body]:
         try:
             return reader.list(place.api_version, place.kind, namespace=place.namespace or None, labels=selector).items
         except KindMissing:
             return []
+        except ApiError as error:
+            blind[place] = _refusal(error).message
+            return []
 
-    return {object_id(body): body for bodies in pool.map(listed, sorted(places)) for body in bodies}
+    members = {object_id(body): body for bodies in pool.map(listed, sorted(places)) for body in bodies}
+    return members, blind
 
 
-def _strangers(reader: Reader, missing: Sequence[Manifest], pool: Executor) -> dict[ObjectId, Body]:
-    """Of the desired objects that are not members, those that exist all the same: of many, their metadata only."""
+def _strangers(
+    reader: Reader,
+    missing: Sequence[Manifest],
+    refused: dict[ObjectId, Prediction],
+    pool: Executor,
+    looked: dict[Place, list[Body]],
+) -> dict[ObjectId, Body]:
+    """Of the desired objects that are not members, those that exist all the same: of many, their metadata only.
+
+    Of which nobody can say whether they do, are `refused`.
+    """
     wanted = {manifest.id for manifest in missing}
     if len(wanted) <= _FEW:
-        bodies = pool.map(lambda target: _found(reader, target), sorted(wanted))
-        return {object_id(body): body for body in bodies if body is not None}
+        return _found(reader, wanted, refused, pool)
     places = sorted({inventory.place_of(target) for target in wanted})
 
     def listed(place: Place) -> list[Body]:
+        if place in looked:
+            return looked[place]
         try:
             namespace = place.namespace or None
-            return reader.list(place.api_version, place.kind, namespace=namespace, metadata_only=True).items
+            found = reader.list(place.api_version, place.kind, namespace=namespace, metadata_only=True).items
+            looked[place] = found
+            return found
         except KindMissing:
+            return []
+        except ApiError as error:
+            refused.update(dict.fromkeys((t for t in wanted if inventory.place_of(t) == place), _refusal(error)))
             return []
 
     listings = pool.map(listed, places)
     return {target: body for bodies in listings for body in bodies if (target := object_id(body)) in wanted}
 
 
-def _found(reader: Reader, target: ObjectId) -> Body | None:
-    try:
-        return reader.get(target)
-    except KindMissing:
-        return None
+def _found(
+    reader: Reader, targets: Collection[ObjectId], refused: dict[ObjectId, Prediction], pool: Executor
+) -> dict[ObjectId, Body]:
+    """Those of the objects that exist."""
+
+    def got(target: ObjectId) -> Body | None:
+        try:
+            return reader.get(target)
+        except KindMissing:
+            return None
+        except ApiError as error:
+            refused[target] = _refusal(error)
+            return None
+
+    bodies = pool.map(got, sorted(targets))
+    return {object_id(body): body for body in bodies if body is not None}
+
+
+def _refusal(error: ApiError) -> Refusal:
+    """What the cluster says of this object, or this kind. Raises the error where the cluster is lost."""
+    if not is_of_one(error):
+        raise error
+    return Refusal(f"{error.message.rstrip('.')}. {error.remedy}".rstrip(), isinstance(error, _NOT_OF_SPECS))
 
 
 def _was_applied(body: Body) -> bool:

@@ -78,7 +78,7 @@ class Change:
     where they do so between builds of the same variations and nothing else changes: no guard stops that.
 
     `drift`: the specs ask for what was applied before, and somebody has changed it in the cluster since; `by` is who,
-    a field manager, as far as the server says.
+    a field manager, as far as the server says. `infrastructure`: what refuses it has nothing to do with the specs.
     """
 
     op: Op
@@ -95,6 +95,7 @@ class Change:
     traffic: tuple[str, ...] | None = None
     drift: bool = False
     by: str = ""
+    infrastructure: bool = False
 
     @property
     def is_action(self) -> bool:
@@ -183,9 +184,10 @@ class Unverifiable:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The server would not take it. Its own words."""
+    """The server would not take it, or not show it. Its own words. `infrastructure`: no spec can mend that."""
 
     message: str
+    infrastructure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,12 +205,13 @@ class Beside:
     """What an environment has beside the models that a pass looks at: limits and the inventory are about all of it.
 
     `members`: how many objects a plan could delete. `places`: where they are, and where others are wanted. `finished`:
-    Jobs that have run, and are wanted or still there.
+    Jobs that have run, and are wanted or still there. `gone`: what somebody has deleted, and is wanted.
     """
 
     members: int = 0
     places: frozenset[Place] = frozenset()
     finished: frozenset[ObjectId] = frozenset()
+    gone: frozenset[ObjectId] = frozenset()
 
 
 _NOTHING_BESIDE = Beside()
@@ -238,6 +241,11 @@ class Observed:
     def has_run(self, target: ObjectId) -> bool:
         """Whether it is something that runs once, and has."""
         return self.inventory is not None and target in self.inventory.finished
+
+    def was_deleted(self, target: ObjectId) -> bool:
+        """Whether somebody has deleted it past Git, as was seen just now or once before."""
+        remembered = self.inventory is not None and target in self.inventory.gone and target not in self.members
+        return remembered or target in self.vanished
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,9 +318,11 @@ def _has(live: Any, wanted: Any, *, whole: bool = False) -> bool:
     return type(live) is type(wanted) and bool(live == wanted)
 
 
-def offline(manifests: Iterable[Manifest]) -> list[Change]:
-    """The changes of a preview without a cluster: everything is new, and no body is kept in memory."""
-    return [Change(Op.CREATE, manifest.id, manifest.environment, manifest.origin) for manifest in manifests]
+def offline(manifests: Iterable[Manifest], *, whole: bool = False) -> list[Change]:
+    """The changes of a preview without a cluster: everything is new. `whole`: with the manifests."""
+    return [
+        Change(Op.CREATE, one.id, one.environment, one.origin, manifest=one if whole else None) for one in manifests
+    ]
 
 
 def environment(wanted: Wanted, observed: Observed) -> tuple[list[Change], list[Guard]]:
@@ -412,7 +422,7 @@ def _change(manifest: Manifest, observed: Observed) -> Change:
     if not (change.is_action or change.op is Op.CONFLICT):
         return change
     live = observed.members.get(manifest.id)
-    asked_before = manifest.id in observed.vanished or (live is not None and _hash(live) == _hash(manifest.body))
+    asked_before = observed.was_deleted(manifest.id) or (live is not None and _hash(live) == _hash(manifest.body))
     return replace(change, drift=True, by=_by(observed.predictions.get(manifest.id))) if asked_before else change
 
 
@@ -471,8 +481,8 @@ def _compared(manifest: Manifest, observed: Observed) -> Change:
             return replace(base, op=Op.CHANGE, reason=_taking(items), fields=_only_wanted(fields))
         case Unverifiable(reason):
             return replace(base, op=Op.UNVERIFIED, reason=reason)
-        case Refusal(message):
-            return replace(base, op=Op.REFUSED, reason=message)
+        case Refusal(message, infrastructure):
+            return replace(base, op=Op.REFUSED, reason=message, infrastructure=infrastructure)
 
 
 def _with_traffic(changes: list[Change], observed: Observed) -> list[Change]:

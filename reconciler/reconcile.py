@@ -21,15 +21,16 @@ from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from reconciler import apply, causes, desired, facts, observe, plan
+from reconciler import apply, causes, desired, facts, observe, plan, policy
 from reconciler.automate import Automator, Progress, Recall, out_of_reach
 from reconciler.cluster import ApiError, Reader, Writer
 from reconciler.clusters import Clusters
 from reconciler.desired import Rendered
-from reconciler.inventory import PART_OF, Inventory, object_id_of, set_id
+from reconciler.inventory import PART_OF, Inventory, object_id_of, place_of, set_id
 from reconciler.offline import load, notes_of
 from reconciler.outside import Outside
 from reconciler.plan import Change, Guard, Observed, Wanted
+from reconciler.policy import Policy
 from reconciler.readiness import State
 from reconciler.report import Done, Outcome, Report, Told, Trouble
 from renderers.catalog import Catalog, Facts, promotion_order
@@ -58,7 +59,7 @@ class Request:
     all, and whatever else has an inventory.
 
     `approved` are the ids of limits that a person lifts (`plan.Guard`). `mirrors` maps the beginnings of repository
-    URLs to where they are to be read instead.
+    URLs to where they are to be read instead. `rules` are those of the organisation.
     """
 
     paths: tuple[Path, ...]
@@ -67,6 +68,7 @@ class Request:
     approved: frozenset[str] = frozenset()
     mirrors: Mapping[str, str] = field(default_factory=dict)
     wait_s: float = 0.0
+    rules: Policy = policy.NONE
 
 
 def preview(request: Request, clusters: Clusters, clock: Callable[[], datetime]) -> Report:
@@ -306,7 +308,7 @@ class _Planned(NamedTuple):
 
 
 def _desire(request: Request, reader_of: Callable[[DataPlane], Reader]) -> _Desire:
-    loaded = load(request.paths)
+    loaded = load(request.paths, request.rules)
     known, unresolved = facts.gather(loaded.catalog, reader_of, request.mirrors)
     return _Desire(loaded.catalog, known, unresolved, loaded.problems)
 
@@ -332,6 +334,10 @@ def _plan(
         except ApiError as error:
             trouble.append(Trouble(f"environment {wanted.environment}", str(error)))
             continue
+        # Of what is wanted there, the plan says so itself.
+        places = {place_of(manifest.id) for manifest in wanted.manifests}
+        unseen = sorted({why for place, why in observed.blind.items() if place not in places})
+        trouble += [Trouble(f"environment {wanted.environment}", why) for why in unseen]
         stands.append(_Stand(kept, plane, observed))
         theirs, limits = plan.environment(kept, observed)
         changes += theirs
@@ -339,7 +345,9 @@ def _plan(
     planned = plan.assemble(changes, notes_of(units), guards)
     if request.approved:
         planned = plan.approved(planned, request.approved)
-    report = Report(tuple(sorted(problems)), planned, trouble=tuple(trouble))
+    judged, broken = request.rules.judge(planned.changes, catalog)
+    planned = replace(planned, changes=judged)
+    report = Report(tuple(sorted((*problems, *broken))), planned, trouble=tuple(trouble))
     return _Planned(report, tuple(stands), recall.facts)
 
 
@@ -433,7 +441,7 @@ class _SecondLook:
         return None if self._found is None else self._found.get(environment, frozenset())
 
     def _look(self) -> Mapping[str, frozenset[ObjectId]] | None:
-        loaded = load(self._request.paths)
+        loaded = load(self._request.paths, self._request.rules)
         wanted: dict[str, set[ObjectId]] = {name: set() for name in loaded.catalog.environments}
         problems = list(loaded.problems)
         for unit in desired.build(loaded.catalog, self._facts):

@@ -101,9 +101,7 @@ def a_standing(words: str = "") -> Standing:
     blocked = Limit(
         "prune/budget", f"12 of 40 objects of production would be deleted, more than 20%{words}", COMMIT[:12]
     )
-    approved = Limit(
-        "variation/protected", f"a protected variation would be removed{words}", an_id(1)[:12], f"bob{words}"
-    )
+    incomplete = Limit("prune/incomplete", f"not all specs could be read and rendered{words}")
     changed = ("spec.replicas", f"spec.template.spec.containers[0].image{words}")
     drift = (
         Drift("Deployment/production/churn-default-4b227777", changed, f"kubectl-edit{words}", ago(hours=3)),
@@ -131,7 +129,7 @@ def a_standing(words: str = "") -> Standing:
                 State.BLOCKED,
                 {"ready": 40, f"in progress{words}": 2},
                 listed([unsettled]),
-                listed([blocked, approved]),
+                listed([blocked, incomplete]),
                 listed(drift),
                 Pass(ago(seconds=4), 12.4, 60),
                 words,

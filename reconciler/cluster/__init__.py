@@ -27,6 +27,7 @@ from reconciler.cluster.errors import (
     Unauthorized,
     Unavailable,
     WebhookFailed,
+    is_of_one,
 )
 from reconciler.cluster.objects import FIELD_MANAGER, Listing, Page, Reader, Resource, WatchEvent, Writer
 from reconciler.cluster.shelf import Entry, Heard, Watched
@@ -74,4 +75,5 @@ __all__ = [
     "WebhookFailed",
     "Writer",
     "connect",
+    "is_of_one",
 ]

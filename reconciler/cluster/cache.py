@@ -61,7 +61,8 @@ class Cache:
     """The objects of one cluster that are watched. Safe to share between threads.
 
     `heard` is called after the cache has changed, from the threads of the watches and of own writes: it should only
-    take a note, and not raise. `judge` says in a word what state an object is in.
+    take a note, and not raise. `judge` says in a word what state an object is in. `restarted` is told why a watch had
+    to begin again (`Watch`).
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class Cache:
         *,
         judge: Judge = lambda _: "",
         pace: Pace | None = None,
+        restarted: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.reader = reader
+        self._restarted = restarted
         self._heard = heard
         self._judge = judge
         self._pace = pace or Pace()
@@ -131,10 +134,16 @@ class Cache:
         watch = self._complete(watched)
         return watch is not None and watch.is_missing
 
-    def troubles(self) -> list[Trouble]:
-        """Why what is not complete is not, which kinds are missing, and which objects cannot be read."""
+    def refusal(self, watched: Watched) -> str:
+        """Why the cluster shows nothing of a watch, while it may show other things; "" where it does. Tried again."""
+        watch = self._watches.get(watched)
+        return watch.refusal if watch is not None and watch.refusal and not watch.is_complete else ""
+
+    def troubles(self, of: Collection[Watched] | None = None) -> list[Trouble]:
+        """Why what is not complete is not, which kinds are missing, and which objects cannot be read; `of` these."""
         found = []
-        for what, watch in self._watches.items():
+        watches = self._watches
+        for what, watch in watches.items() if of is None else [(one, watches[one]) for one in of if one in watches]:
             odd = watch.shelf.odd()
             more = [f"and {len(odd) - _ODD_TOLD} more objects"] if len(odd) > _ODD_TOLD else []
             sentences = (watch.trouble, *odd[:_ODD_TOLD], *more)
@@ -231,7 +240,15 @@ class Cache:
     # -- details
 
     def _watch(self, shelf: Shelf, delay: float) -> Watch:
-        return Watch(self.reader, shelf, self._heard, listers=self._listers, pace=self._pace, delay=delay)
+        return Watch(
+            self.reader,
+            shelf,
+            self._heard,
+            listers=self._listers,
+            pace=self._pace,
+            delay=delay,
+            restarted=self._restarted,
+        )
 
     def _have(self, watches: dict[Watched, Watch]) -> None:
         by_kind: dict[tuple[str, str], list[Watch]] = {}

@@ -201,6 +201,12 @@ class DryRunUnsupported(ApiError):
     """400: an admission webhook with side effects refuses dry runs. What it would do is unknown."""
 
 
+def is_of_one(error: ApiError) -> bool:
+    """Whether the cluster has answered, and only this object, or this kind, is refused: others may fare better."""
+    lost = (KubeconfigError, NotLeader, Unauthorized, Unavailable)
+    return isinstance(error, WebhookFailed) or not isinstance(error, lost)
+
+
 # The words of kube-apiserver. `is forbidden: User "..."` is RBAC; other 403s are admission.
 _RBAC = re.compile(r'forbidden: (?:User|user) "')
 _QUOTA = re.compile(r"(?:exceeded|failed) quota")

@@ -22,7 +22,7 @@ from reconciler.cluster.errors import (
     Unavailable,
     from_status,
 )
-from reconciler.cluster.transport import Connection, decoded
+from reconciler.cluster.transport import Connection, Stream, decoded
 from renderers.manifest import Body, ObjectId, object_id
 
 #: The name under which the fields that we set are ours (server-side apply).
@@ -108,6 +108,10 @@ class Reader:
         except NotFound:
             return None
 
+    def live(self, target: ObjectId) -> Body | None:
+        """As `get`, and never from a cache: with the managedFields of everybody."""
+        return Reader.get(self, target)
+
     def list(
         self,
         api_version: str,
@@ -191,7 +195,7 @@ class Reader:
         labels: str = "",
         resource_version: str,
         timeout_s: float,
-        opened: Callable[[Callable[[], None]], None] | None = None,
+        opened: Callable[[Stream], None] | None = None,
     ) -> Iterator[WatchEvent]:
         """`watch` without its patience: until the stream ends, for whatever reason.
 
@@ -269,6 +273,19 @@ class Writer(Reader):
         """
         path = self._path(object_id(body))
         return _apply(self._connection, path, body, force=force, dry_run=False, manager=manager, fence=self._fence)
+
+    def own(self, live: Body, managed_fields: list[dict[str, Any]]) -> Body:
+        """Say who owns which field from now on; nothing else changes. `Stale` if it is not as `live` is any more."""
+        target = object_id(live)
+        version = {"resourceVersion": live["metadata"]["resourceVersion"], "uid": live["metadata"]["uid"]}
+        return self._connection.request(
+            "PATCH",
+            self._path(target) + _query(fieldManager=FIELD_MANAGER),
+            target=target,
+            body=orjson.dumps({"metadata": {**version, "managedFields": managed_fields}}),
+            headers=_MERGE,
+            fence=self._fence,
+        )
 
     def create(self, body: Body) -> Body:
         """Create the object, or raise `AlreadyExists`. What is now stored.
@@ -437,6 +454,7 @@ def _apply_query(force: bool, dry_run: bool, manager: str) -> str:
 
 _JSON = {"Content-Type": "application/json"}
 _APPLY = {"Content-Type": "application/apply-patch+yaml"}
+_MERGE = {"Content-Type": "application/merge-patch+json"}
 _METADATA_ONLY = {"Accept": "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"}
 
 # The characters that JSON allows and YAML does not, or reads as the end of a line.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import orjson
 
@@ -58,6 +58,34 @@ class Timeouts(NamedTuple):
     connect: float = 5.0
     answer: float = 40.0  #: longer than the 30 s that an admission webhook may take
     silence: float = 120.0  #: of a watch, before it is taken for half-open; bookmarks come every minute
+    #: Until a peer is given up that does not answer TCP keepalive: a machine that is gone, a path that swallows
+    #: everything. `silence` is for what still answers those, and passes nothing on.
+    vanished: int = 25
+
+
+class Stream:
+    """The answer to a watch, as it comes. `end` may be called from any thread."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        #: how it ended, "" before: in order, by a broken connection, or because nothing came any more
+        self.ended: Literal["", "closed", "error", "silent"] = ""
+        self._response = response
+
+    def end(self) -> None:
+        with suppress(ValueError, RuntimeError, OSError):  # it has just ended by itself
+            self._response.shutdown()
+
+    def chunk(self) -> bytes:
+        """What has come, as soon as something has; empty at its end, of whatever kind."""
+        try:
+            with _lost_answers("", None):
+                chunk = self._response.read1(_CHUNK)
+        except Unavailable as error:
+            self.ended = "silent" if error.message.endswith(_NO_ANSWER) else "error"
+            return b""
+        if not chunk:
+            self.ended = "closed"
+        return chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +117,7 @@ _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
 _WARNINGS_KEPT = 200
 _RENEW_EVERY = 10.0  # seconds, at most: a fleet of refused requests must not start a fleet of exec plugins
 _CHUNK = 65536
+_NO_ANSWER = "no answer in time"
 
 
 @dataclass(slots=True, eq=False)
@@ -112,7 +141,7 @@ class Connection:
     _renewing: threading.Lock = field(default_factory=threading.Lock, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _closed: threading.Event = field(default_factory=threading.Event, init=False)
-    _streams: set[urllib3.BaseHTTPResponse] = field(default_factory=set, init=False)
+    _streams: set[Stream] = field(default_factory=set, init=False)
     _warnings: dict[tuple[ObjectId | None, str], None] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -161,7 +190,7 @@ class Connection:
         with self._lock:
             streams = tuple(self._streams)
         for stream in streams:
-            _shut_down(stream)
+            stream.end()
         self._access.pool.close()
         self._access.watch_pool.close()
 
@@ -200,22 +229,21 @@ class Connection:
                     raise
                 self.back_off(error, failures, deadline)
 
-    def lines(
-        self, path: str, *, target: ObjectId, opened: Callable[[Callable[[], None]], None] | None = None
-    ) -> Iterator[bytes]:
+    def lines(self, path: str, *, target: ObjectId, opened: Callable[[Stream], None] | None = None) -> Iterator[bytes]:
         """The lines of a watch as they come, until it ends: by the server, a broken connection, silence, `close`.
 
-        A line that is cut off is left out. `opened` is given, once the server has accepted, what ends this very watch
-        from any thread. Raises `ApiError` where the watch is refused.
+        A line that is cut off is left out. `opened` is given the stream, once the server has accepted. Raises
+        `ApiError` where the watch is refused.
         """
         response = self._send(_Request("GET", path, target, self.retry.clock(), stream=True))
+        stream = Stream(response)
         with self._lock:
-            self._streams.add(response)
+            self._streams.add(stream)
         try:
             if opened is not None:
-                opened(lambda: _shut_down(response))
+                opened(stream)
             unfinished: list[bytes] = []
-            while not self.closed and (chunk := _chunk(response)):
+            while not self.closed and (chunk := stream.chunk()):
                 *lines, rest = chunk.split(b"\n")
                 for line in lines:
                     yield b"".join((*unfinished, line))
@@ -223,7 +251,7 @@ class Connection:
                 unfinished.append(rest)
         finally:
             with self._lock:
-                self._streams.discard(response)
+                self._streams.discard(stream)
             response.close()
 
     def back_off(self, error: Unavailable, failures: int, deadline: float) -> None:
@@ -327,11 +355,6 @@ def _collector_paused() -> Iterator[None]:
                 gc.enable()
 
 
-def _shut_down(stream: urllib3.BaseHTTPResponse) -> None:
-    with suppress(ValueError, RuntimeError, OSError):  # it has just ended by itself
-        stream.shutdown()
-
-
 def _exchange(access: Access, request: _Request) -> urllib3.BaseHTTPResponse:
     headers = {"Accept": "application/json", "User-Agent": "trueup", **request.headers}
     if authorization := access.authorization():
@@ -355,15 +378,6 @@ def _without_our_token(answer: bytes, access: Access) -> bytes:
     """A proxy that is in trouble may repeat the request to whoever sent it, and its words end in a report."""
     token = (access.authorization() or "").rpartition(" ")[2].encode()
     return answer.replace(token, b"(our token)") if token else answer
-
-
-def _chunk(response: urllib3.BaseHTTPResponse) -> bytes:
-    """What has come of a stream, as soon as something has; empty at its end, of whatever kind."""
-    try:
-        with _lost_answers("", None):
-            return response.read1(_CHUNK)
-    except Unavailable:
-        return b""
 
 
 @contextmanager
@@ -391,7 +405,7 @@ def _lost_answers(host: str, target: ObjectId | None) -> Iterator[None]:
                 if isinstance(error.__cause__, OSError) and error.__cause__.strerror:
                     words += f" ({error.__cause__.strerror})"
             case exceptions.ReadTimeoutError():
-                words = "no answer in time"
+                words = _NO_ANSWER
         raise Unavailable(0, "", f"{host}: {words}", target, maybe_done=not unsent) from error
 
 

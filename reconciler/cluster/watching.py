@@ -10,9 +10,10 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from reconciler.cluster.errors import ApiError, Expired, KindMissing, Unavailable
+from reconciler.cluster.errors import ApiError, Expired, KindMissing, Unavailable, is_of_one
 from reconciler.cluster.objects import Reader, kind_missing
 from reconciler.cluster.shelf import Heard, Shelf
+from reconciler.cluster.transport import Stream
 from renderers.manifest import ObjectId
 
 
@@ -72,7 +73,9 @@ class Watch:
 
     It is so again as soon as the stream goes on where it was, or after a new list.
 
-    Pages are read by the threads of `listers`, which all watches of a cluster share.
+    Pages are read by the threads of `listers`, which all watches of a cluster share. `restarted` is told why each time
+    that it begins again: "renewed" at the end of its life, "closed" by the server before that, "error" (refused, or a
+    broken connection), "expired" (410), "silent" (nothing came for too long, or the peer has vanished).
     """
 
     def __init__(
@@ -84,10 +87,12 @@ class Watch:
         listers: Listers,
         pace: Pace,
         delay: float,
+        restarted: Callable[[str], None],
     ) -> None:
         self.shelf = shelf
         self.is_missing = False  #: the cluster does not have the kind
         self.trouble = "it is being listed"  #: why it is not complete, "" as a rule
+        self.refusal = ""  #: why the cluster shows nothing of it, while it shows other things; "" as a rule
         self.starts = 0  #: how many times a stream was opened
         self.lists = 0  #: how many times all objects were listed
         self.events = 0  #: how many came, own writes included
@@ -99,7 +104,8 @@ class Watch:
         self._failures = 0
         self._stopped = False
         self._nudged = threading.Event()
-        self._end: Callable[[], None] | None = None
+        self._stream: Stream | None = None
+        self._restarted = restarted
         what = shelf.watched
         self._thread = threading.Thread(
             target=self._run, args=(delay,), name=f"watch {what.kind} {what.namespace}".rstrip(), daemon=True
@@ -123,8 +129,8 @@ class Watch:
         """Ends soon, and tells nothing more."""
         self._stopped = True
         self._nudged.set()
-        if self._end is not None:
-            self._end()
+        if self._stream is not None:
+            self._stream.end()
 
     def join(self, until: float) -> None:
         """Waits for its end, though no longer than until then: it may be waiting for a server that is away."""
@@ -146,13 +152,15 @@ class Watch:
                 self._list()
             return 0.0 if self._stopped else self._follow()
         except KindMissing as error:
-            self.is_missing, self.trouble, self._doubted = True, _sentence(error), None
+            self.is_missing, self.trouble, self.refusal, self._doubted = True, _sentence(error), "", None
             if not self.shelf.is_complete or len(self.shelf):
                 self._tell(self.shelf.none())
             return self._pace.around(self._pace.missing)
         except ApiError as error:
+            self._restarted("expired" if isinstance(error, Expired) else "error")
             self._failures += 1
             self.trouble = _sentence(error)
+            self.refusal = self.trouble if is_of_one(error) and not isinstance(error, Expired) else ""
             if isinstance(error, Expired):
                 self.shelf.forget()
             if self._doubted is None or not isinstance(error, Unavailable):
@@ -211,18 +219,21 @@ class Watch:
         if self.shelf.position == seen and lived < _SHORT and not self._stopped:
             raise Unavailable(0, "", "watches end as soon as they begin")
         self._failures = 0
+        ended = self._stream.ended if self._stream is not None else ""
+        if not self._stopped:
+            self._restarted("renewed" if ended == "closed" and lived > life - _SHORT else ended or "error")
         # A stream that broke is one of many, and they should not all come back in the same moment.
         return 0.0 if lived > life - _SHORT else self._pace.base * self._pace.jitter()
 
-    def _opened(self, end: Callable[[], None]) -> None:
+    def _opened(self, stream: Stream) -> None:
         self.starts += 1
         self._answered()
-        self._end = end
+        self._stream = stream
         if self._stopped:
-            end()
+            stream.end()
 
     def _answered(self) -> None:
-        self.is_missing, self.trouble, self._doubted = False, "", None
+        self.is_missing, self.trouble, self.refusal, self._doubted = False, "", "", None
 
     def _tell(self, heard: Iterable[Heard]) -> None:
         for one in heard:

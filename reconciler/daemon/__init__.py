@@ -103,14 +103,12 @@ class _Daemon:
         self.desire = Desire(self.index)
         self.scribe = Scribe(self.metrics, self._events_of, self._home_events)
         self.bell = Event()
-        #: By cluster: how often a watch had to list everything once more, as far as it was told.
-        self.relists: dict[str, int] = {}
         self.command = Command(self.elector, settings.durations.lease)
         ties = Ties(self.command, self.scribe, self._again, self._built, self._moved, self.health)
         fence = self.elector.fence if self.elector else None
         self.fleet = Fleet(
             self.clusters, self.desire, ties, fence, self.bell.set, self.scribe.requested, self._events,
-            settings.environments,
+            settings.environments, self.metrics.watch_restarted,
         )  # fmt: skip
         self.secrets = Secrets(
             partial(self.fleet.reader, self.home), settings.git_secret, settings.webhook_secret, settings.signers_secret
@@ -173,7 +171,7 @@ class _Daemon:
             with suppress(ApiError):  # who writes into it says what is wrong
                 ensure_namespace(self.fleet.writer(self.home))
         reported = 0.0
-        revision = ""
+        revision, branches = "", frozenset[tuple[str, str]]()
         # Whoever stops it, a signal's handler even, sets one event; and the conductor sleeps on another.
         Thread(target=self._end, name="end", daemon=True).start()
         while not self.stop.is_set():
@@ -183,7 +181,9 @@ class _Daemon:
             self.conductor.turn()
             if self.conductor.revision is not None and self.conductor.revision.commit != revision:
                 revision = self.conductor.revision.commit
-                self.branches.look_now()
+                if self.conductor.branches != branches:
+                    branches = self.conductor.branches
+                    self.branches.look_now()
                 for name in sorted(self.settings.environments - self.desire.environments().keys()):
                     log.warning("no spec names an environment that was asked for", environment=name)
             if time.monotonic() - reported > _REPORT_SECONDS:
@@ -291,15 +291,12 @@ class _Daemon:
             return False, self.follower.trouble or "the repository is being fetched"
         if not self.fleet.is_seen:
             return False, "the clusters are being looked at"
-        return True, "ready"
+        # It stays ready: a right that is missing for one kind is no reason to stop looking after all others.
+        return True, f"ready, but {unseen}" if (unseen := self.fleet.unseen) else "ready"
 
     def _metrics(self) -> bytes:
         for plane in self.fleet.planes.values():
-            host, relists = plane.connection.host, plane.relists
-            self.metrics.request_limit(host, plane.connection.limit)
-            for _ in range(relists - self.relists.get(host, 0)):
-                self.metrics.watch_restarted(host, "expired")
-            self.relists[host] = relists
+            self.metrics.request_limit(plane.connection.host, plane.connection.limit)
         return self.metrics.render()
 
     def _page(self, query: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock, Thread
 
@@ -15,18 +16,24 @@ from reconciler.daemon.keeper import Keeper, Ties
 from reconciler.daemon.plane import INVENTORIES, Plane, build_state
 from reconciler.readiness import Readiness
 from reconciler.telling.events import Events
+from reconciler.telling.logs import Log
 from schemas.environment import DataPlane
+
+log = Log(__name__)
 
 #: For all of them together: Kubernetes gives a pod thirty seconds to end.
 _STOP_SECONDS = 15.0
 _RETRY_SECONDS = 10.0
+#: Between two looks at the Secrets with kubeconfigs.
+SECRET_SECONDS = 30.0
 
 
 @dataclass(slots=True)
 class Fleet:
     """`only`: the environments that this reconciler is about; none: all.
 
-    `heard` is told of every event of a cluster's inventories, for whoever minds the environments.
+    `heard` is told of every event of a cluster's inventories, for whoever minds the environments. `restarted`: see
+    `Plane`.
     """
 
     clusters: Clusters
@@ -37,6 +44,7 @@ class Fleet:
     requested: Callable[[str, str, int, float], None]
     events: Callable[[Writer], Events]
     only: frozenset[str] = frozenset()
+    restarted: Callable[[str, str], None] = lambda *_: None
     keepers: dict[tuple[DataPlane, str], Keeper] = field(default_factory=dict, init=False)
     #: By environment: why nobody keeps it; and what it has left in another cluster.
     troubles: dict[str, str] = field(default_factory=dict, init=False)
@@ -47,6 +55,7 @@ class Fleet:
     #: Clusters that could not be connected to: why, and when it is tried again.
     _refused: dict[DataPlane, tuple[str, float]] = field(default_factory=dict, init=False)
     _is_minded: bool = field(default=False, init=False)
+    _secrets_seen_at: float = field(default_factory=time.monotonic, init=False)
 
     def plane(self, key: DataPlane) -> Plane:
         """The cluster of a data plane. Raises `ApiError` where there is no way to it."""
@@ -55,7 +64,7 @@ class Fleet:
             return self._planes[key]
         with self._lock:
             if key not in self._planes:
-                plane = Plane(key, self.clusters.connection(key), self.fence, self.events)
+                plane = Plane(key, self.clusters.connection(key), self.fence, self.events, self.restarted)
                 plane.observe(self.requested)
                 plane.follow("inventories", [INVENTORIES], self._hear_of_inventory)
                 self._planes[key] = plane
@@ -76,6 +85,7 @@ class Fleet:
 
     def mind(self) -> None:
         """Sees to it that every environment has a keeper: those of the specs, and those that are left over."""
+        self._let_go_of_replaced()
         specs = {name: self.clusters.meant(spec.data_plane) for name, spec in self.desire.environments().items()}
         wanted = {(key, name) for name, key in specs.items() if self._is_meant(name)}
         left_over: set[tuple[str, str]] = set()
@@ -113,6 +123,29 @@ class Fleet:
         """The cluster that an environment is in, where that is known."""
         spec = self.desire.environment(environment)
         return self._planes.get(self.clusters.meant(spec.data_plane)) if spec is not None else None
+
+    def _let_go_of_replaced(self) -> None:
+        """A cluster whose Secret holds another kubeconfig by now is connected to anew. No other one notices.
+
+        It is asked for, not watched: a watch would need the right to list Secrets, and so to read all of them.
+        """
+        if time.monotonic() - self._secrets_seen_at < SECRET_SECONDS:
+            return
+        for key, plane in self.planes.items():
+            with suppress(ApiError):  # nothing is given up because nobody can say
+                if self.clusters.is_replaced(key):
+                    log.info("the kubeconfig of a cluster was replaced", cluster=plane.connection.host)
+                    self._let_go(key)
+        self._secrets_seen_at = time.monotonic()
+
+    def _let_go(self, key: DataPlane) -> None:
+        with self._lock:  # so that nobody makes another plane of the old connection
+            plane = self._planes.pop(key)
+            self.clusters.forget(key)
+        for one, name in list(self.keepers):
+            if one == key:
+                self._dismiss(key, name)
+        plane.close()
 
     def _is_meant(self, environment: str) -> bool:
         return not self.only or environment in self.only
@@ -156,6 +189,12 @@ class Fleet:
         keepers = list(self.keepers.values())
         seen = all(k.is_seen or k.plane.connection.unreachable_since is not None for k in keepers)
         return seen and self._is_minded
+
+    @property
+    def unseen(self) -> str:
+        """What clusters that answer do not show, by environment; "" where that is nothing."""
+        keepers = list(self.keepers.values())
+        return "; ".join(f"{keeper.name}: {keeper.trouble}" for keeper in keepers if keeper.trouble and keeper.is_seen)
 
     def stop(self) -> None:
         """Ends all threads, each after what it is doing."""

@@ -11,12 +11,12 @@ model to look at, and sends nothing.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from random import random
 from threading import Event
 from typing import NamedTuple, Protocol, TypeVar
@@ -29,7 +29,8 @@ from reconciler.daemon.health import Health
 from reconciler.daemon.members import Members, model_of
 from reconciler.daemon.pace import spread
 from reconciler.daemon.plane import INVENTORIES, Plane
-from reconciler.inventory import Inventory, place_of
+from reconciler.daemon.queues import drained
+from reconciler.inventory import Inventory, Place, place_of
 from reconciler.plan import Beside, Change, Observed, Op, Plan, Wanted
 from reconciler.readiness import Readiness, State
 from reconciler.report import Done, Outcome
@@ -48,6 +49,8 @@ AUDIT_SECONDS = 12 * 3600.0
 _GATHER_SECONDS = 0.02
 #: A pass that takes longer gives up, and the next one begins where it stopped.
 PASS_SECONDS = 600.0
+#: What was mended is remembered, so much of it, for people who look.
+_MENDED = 20
 
 _T = TypeVar("_T")
 
@@ -79,6 +82,9 @@ class Drifted(NamedTuple):
     change: Change
     seen: float
     outcome: str  #: "mended", "reported", or why it is not mended
+
+
+_REPORTED = "reported"
 
 
 class Listener(Protocol):
@@ -131,6 +137,8 @@ class Keeper:
     trouble: str = ""
     #: What was changed past Git and is still so, by object.
     drift: dict[ObjectId, Drifted] = field(default_factory=dict)
+    #: What was mended lately, the newest last.
+    mended: deque[Drifted] = field(default_factory=lambda: deque(maxlen=_MENDED))
     guards: tuple[plan.Guard, ...] = ()
     bell: Event = field(default_factory=Event)
     _stopped: bool = False
@@ -152,6 +160,8 @@ class Keeper:
     #: A pass might not delete anything, whatever the specs say.
     _kept_all: bool = False
     _watched: frozenset[Watched] = frozenset()
+    #: Where the cluster does not let us look, and why, as of this turn. The rest goes on.
+    _blind: Mapping[Place, str] = field(default_factory=dict)
     _is_known: bool = False
 
     # -- for others -------------------------------------------------------------------------------------------------
@@ -204,8 +214,9 @@ class Keeper:
 
     @property
     def is_seen(self) -> bool:
-        """Whether the cache has all of the environment."""
-        return bool(self._watched) and self.plane.is_complete(self._watched)
+        """Whether the cache has all of the environment that the cluster shows."""
+        refused = self.plane.refusals(self._watched)
+        return bool(self._watched) and self.plane.is_complete(self._watched - refused.keys())
 
     @property
     def is_caught_up(self) -> bool:
@@ -273,9 +284,9 @@ class Keeper:
         self._listen(now)
         self._written.clear()
         if not self.is_seen:
-            self.trouble = self.plane.trouble(self._watched) or "its objects are being listed"
+            self.trouble = self.plane.trouble({INVENTORIES, *self._watched}) or "its objects are being listed"
             return
-        self.trouble = ""
+        self._see_what_is_refused()
         if not self._is_known:
             self._is_known = True
             self._audit_due = now + spread(AUDIT_SECONDS, 0.5)
@@ -286,9 +297,27 @@ class Keeper:
         if self._kept_all and not self.ties.leadership.keeps_all():
             self._kept_all = False
             self.agenda.stir([model for model, _ in self.agenda], now)
+        self._mend_what_was_reported(now)
         due = self.agenda.due(now)
         if due:
             self._work(due)
+
+    def _mend_what_was_reported(self, now: float) -> None:
+        """Somebody has changed the environment to `drift: mend`: that counts for what was changed before, too."""
+        environment = self.desire.environment(self.name)
+        if environment is not None and environment.drift != "report":
+            left = [target for target, drifted in self.drift.items() if drifted.outcome == _REPORTED]
+            owners = (self.desire.owner(self.name, target) for target in left)
+            self.agenda.touch({owner for owner in owners if owner is not None}, now)
+
+    def _see_what_is_refused(self) -> None:
+        refused = self.plane.refusals(self._watched)
+        blind = {Place(*one[:3]): why for one, why in refused.items()}
+        self.trouble = self.plane.trouble(refused) if refused else ""
+        if self._blind.keys() != blind.keys():
+            told = self.trouble or "all of it can be seen again"
+            log.warning("what the cluster does not show stays as it is", environment=self.name, why=told)
+        self._blind = blind
 
     def _work(self, due: frozenset[str]) -> None:
         """Passes over these models. What holds some of them back is known when all of them were looked at."""
@@ -297,14 +326,16 @@ class Keeper:
         generation = self.desire.generation
         _, stored_in = self.plane.inventory(self.name)
         approved = inventory.approved_in(stored_in) if stored_in is not None else None
+        looked: dict[Place, list[Body]] = {}
         with closing(self._batches(due)) as batches:
             for batch in batches:
-                planned = self._pass(batch, generation, approved)
+                planned = self._pass(batch, generation, approved, looked)
                 if planned is not None:
                     limits += planned.guards
                     held += sum(change.op is Op.DELETE and bool(change.held) for change in planned.changes)
                 if self._is_preempted() or planned is None:
                     return
+                del batch, planned  # with all their manifests, before the next ones are rendered
         self.guards = tuple(dict.fromkeys(limits))
         self.ties.listener.limited(self.name, self.guards, held if limits else 0)
         if approved is not None:
@@ -346,13 +377,13 @@ class Keeper:
 
     def _listen(self, now: float) -> None:
         self._join_own()
-        for heard in _drained(self._heard):
+        for heard in drained(self._heard):
             self._take(heard, now)
-        for wanted in _drained(self._wants):
+        for wanted in drained(self._wants):
             self.agenda.touch(self._all_models() if wanted is None else wanted, now)
-        for jobs in _drained(self._unkept):
+        for jobs in drained(self._unkept):
             self.agenda.touch({self._members.model(job) for job in jobs if job in self._members}, now)
-        self.agenda.stir(set(_drained(self._stirs)), now)
+        self.agenda.stir(set(drained(self._stirs)), now)
         if self._lifted.is_set():
             self._lifted.clear()
             _, stored_in = self.plane.inventory(self.name)
@@ -396,7 +427,7 @@ class Keeper:
             self.ties.moved(owner or labelled)
 
     def _join_own(self) -> None:
-        for stored in _drained(self._wrote):
+        for stored in drained(self._wrote):
             target = object_id(stored)
             self._members.join(target, stored["metadata"].get("labels") or {})
             self._written[target] = stored
@@ -450,8 +481,10 @@ class Keeper:
         if stored is None or (not model and self._is_wide(stored)):
             return False
         for manifest in manifests:
-            live = self._live(manifest.id)
             has_run = manifest.id in stored.finished
+            if place_of(manifest.id) in self._blind and not has_run:
+                return False
+            live = self._live(manifest.id)
             if live is None:
                 if not has_run:
                     return False
@@ -463,7 +496,8 @@ class Keeper:
 
     def _is_wide(self, stored: Inventory) -> bool:
         """Whether an inventory names places where nothing is any more: whoever emptied them was cut short."""
-        return bool(stored.places - self.desire.places(self.name).keys() - self._members.places.keys())
+        known = self.desire.places(self.name).keys() | self._members.places.keys() | self._blind.keys()
+        return not stored.places <= known
 
     def _live(self, target: ObjectId) -> Body | None:
         """A member, as the cache has it."""
@@ -484,6 +518,11 @@ class Keeper:
             return
         unit = self.desire.unit(self.name, model)
         for target in [*self._members.of(model), *(unit.objects if unit else ())]:
+            if target in self._vanished and self._live(target) is not None:
+                # A pass has made it anew before it had heard of the deletion.
+                now = time.monotonic()
+                made = Change(Op.CREATE, target, self.name, drift=True)
+                self._tell_mended(Drifted(made, self._seen_at.get(target, now), "mended"), now)
             self._seen_at.pop(target, None)
             self.drift.pop(target, None)
             self._vanished.discard(target)
@@ -491,7 +530,11 @@ class Keeper:
     # -- a pass -----------------------------------------------------------------------------------------------------
 
     def _pass(
-        self, batch: Mapping[str, tuple[Manifest, ...]], generation: int, approved: inventory.Approved | None
+        self,
+        batch: Mapping[str, tuple[Manifest, ...]],
+        generation: int,
+        approved: inventory.Approved | None,
+        looked: dict[Place, list[Body]],
     ) -> Plan | None:
         """Plans and applies what was rendered. None where something else is wanted since: then it is rendered anew."""
         began, asked = time.monotonic(), self.plane.asked
@@ -516,7 +559,9 @@ class Keeper:
         seen = self._seen(batch, manifests)
         known = self.plane.inventories().keys()
         audit = bool(batch.keys() & self._to_audit)
-        observed = observe.judged(self.plane.reader, seen, manifests, known, self.plane.pool, audit=audit)
+        observed = observe.judged(
+            self.plane.reader, seen, manifests, known, self.plane.pool, audit=audit, looked=looked
+        )
         changes, guards = plan.environment(wanted, observed)
         planned = plan.assemble(changes, (), guards)
         if approved is not None and any(guard.approval == approved.id for guard in guards):
@@ -555,6 +600,7 @@ class Keeper:
             sum(number for place, number in others.items() if place.kind not in plan.NEVER_PRUNED),
             frozenset(others.keys() | elsewhere.keys()),
             frozenset(remembered),
+            frozenset(t for t in (stored.gone if stored else ()) if self._is_wanted_beside(t, batch.keys())),
         )
         return Observed(
             self.name,
@@ -563,6 +609,7 @@ class Keeper:
             rebuilt=stored is None and bool(self._members.places),
             vanished=frozenset(self._vanished),
             beside=beside,
+            blind=self._blind,
         )
 
     def _carry_out(
@@ -675,27 +722,24 @@ class Keeper:
             seen = self._seen_at.get(change.id, now)
             one = outcome.get(change.id)
             if one is not None and one.outcome is Outcome.APPLIED:
-                self.drift.pop(change.id, None)
-                self._seen_at.pop(change.id, None)
-                self.ties.listener.drifted(self.name, Drifted(change, seen, "mended"), now)
-                model = self._members.model(change.id)
-                if self.agenda.repaired(model, now):
-                    words = "somebody keeps changing it; it is left alone for a while"
-                    self.ties.listener.drifted(self.name, Drifted(change, seen, words), now)
+                self._tell_mended(Drifted(change, seen, "mended"), now)
                 continue
-            words = "reported" if change.held == plan.REPORTED else (one.message if one else "") or change.reason
+            words = _REPORTED if change.held == plan.REPORTED else (one.message if one else "") or change.reason
             drifted = Drifted(change, seen, words)
             if change.id not in self.drift:
                 self.ties.listener.drifted(self.name, drifted, now)
             self.drift[change.id] = drifted
 
-
-def _drained(queue: SimpleQueue[_T]) -> Iterator[_T]:
-    while True:
-        try:
-            yield queue.get_nowait()
-        except Empty:
-            return
+    def _tell_mended(self, drifted: Drifted, now: float) -> None:
+        target = drifted.change.id
+        self.drift.pop(target, None)
+        self._seen_at.pop(target, None)
+        self._vanished.discard(target)
+        self.mended.append(drifted._replace(change=replace(drifted.change, manifest=None)))
+        self.ties.listener.drifted(self.name, drifted, now)
+        if self.agenda.repaired(self._members.model(target), now):
+            words = "somebody keeps changing it; it is left alone for a while"
+            self.ties.listener.drifted(self.name, drifted._replace(outcome=words), now)
 
 
 def _chunks(models: list[str]) -> Iterator[list[str]]:

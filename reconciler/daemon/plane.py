@@ -61,12 +61,16 @@ class Pen(CachedWriter):
 
 @dataclass(slots=True, eq=False)
 class Plane:
-    """`fence` is asked before each write. `events_to` makes the sink of the cluster's Events."""
+    """`fence` is asked before each write. `events_to` makes the sink of the cluster's Events.
+
+    `restarted` is told of each watch that had to begin again: the cluster, and why.
+    """
 
     key: DataPlane
     connection: Connection
     fence: Callable[[], None] | None
     events_to: Callable[[Writer], Events]
+    restarted: Callable[[str, str], None] = lambda *_: None
     events: Events = field(init=False)
     cache: Cache = field(init=False)
     reader: CachedReader = field(init=False)
@@ -78,15 +82,18 @@ class Plane:
     _wanted: dict[str, frozenset[Watched]] = field(default_factory=dict, init=False)
     #: Inventories as they were read last, and of what: they are asked for all the time, and may be long.
     _read: dict[str, tuple[Entry, Inventory | None, Body]] = field(default_factory=dict, init=False)
-    #: How many watches were begun.
-    _begun: int = field(default=0, init=False)
     #: How many requests were sent.
     asked: int = field(default=0, init=False)
     _identity: str = field(default="", init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
     def __post_init__(self) -> None:
-        self.cache = Cache(Reader(self.connection), self._dispatch, judge=lambda body: readiness.of(body).state)
+        self.cache = Cache(
+            Reader(self.connection),
+            self._dispatch,
+            judge=lambda body: readiness.of(body).state,
+            restarted=lambda why: self.restarted(self.connection.host, why),
+        )
         self.reader = CachedReader(self.connection, self.cache)
         self.writer = Pen(self.connection, self.cache, self.fence, self._tell_writer)
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="requests")
@@ -106,13 +113,16 @@ class Plane:
             mine = self._wanted.get(who, frozenset())
             self._followers = {one: to for one, to in self._followers.items() if one not in mine}
             self._followers |= dict.fromkeys(watched, heard)
-            self._begun += len(frozenset(watched) - frozenset().union(*self._wanted.values()))
             self._wanted[who] = frozenset(watched)
             self.cache.follow(frozenset().union(*self._wanted.values()))
 
     def is_complete(self, watched: Collection[Watched]) -> bool:
         """Whether everything is there that these see."""
         return all(self.cache.is_complete(one) for one in watched)
+
+    def refusals(self, watched: Collection[Watched]) -> dict[Watched, str]:
+        """What of this the cluster does not show, and why."""
+        return {one: why for one in watched if (why := self.cache.refusal(one))}
 
     def inventories(self) -> dict[str, Inventory | None]:
         """By environment; None for one that we cannot read."""
@@ -157,13 +167,8 @@ class Plane:
 
     def trouble(self, watched: Collection[Watched]) -> str:
         """Why not all of this can be seen; "" where it can."""
-        unseen = {one for one in watched if not self.cache.is_complete(one)}
-        return "; ".join(one.sentence for one in self.cache.troubles() if one.watched in unseen)
-
-    @property
-    def relists(self) -> int:
-        """How often a watch had to list everything once more: the server had forgotten where it was."""
-        return max(0, self.cache.counts().lists - self._begun)
+        unseen = sorted(one for one in watched if not self.cache.is_complete(one))
+        return "; ".join(one.sentence for one in self.cache.troubles(unseen))
 
     def observe(self, told: Callable[[str, str, int, float], None]) -> None:
         """Tells of each request to the cluster from now on, and counts them."""

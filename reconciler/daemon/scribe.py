@@ -15,7 +15,6 @@ from reconciler.daemon.follower import Delivered
 from reconciler.daemon.keeper import Drifted, Keeper, Pass
 from reconciler.inventory import Approved
 from reconciler.plan import Guard, Op, Plan
-from reconciler.promotion import Ledger
 from reconciler.readiness import State
 from reconciler.report import Done, Outcome
 from reconciler.telling import standing
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 log = Log(__name__)
 
 _ENVIRONMENT = "(environment)"
+#: So long people are shown what was mended, as Events are kept.
+_LATELY = timedelta(hours=1)
 #: Errors of a commit that are told one by one.
 _TOLD = 10
 #: What became of a change, as a reason of Events.
@@ -176,8 +177,10 @@ class Scribe:
             if not verdict.name:  # of the gate, and not of a check
                 spec = promotion.spec
                 self.metrics.gate(spec.model, spec.environment, spec.automation, str(verdict.outcome))
-        if progress.records is not None:
-            self._count(progress.records)
+        if progress.builds is not None:
+            self.metrics.builds(progress.builds)
+        for environment, phases in progress.promotions.items():
+            self.metrics.promotions(environment, phases)
         for told in progress.told:
             log.info("progress", where=told.where, what=told.message)
             word = told.message.partition(":")[0]
@@ -188,14 +191,6 @@ class Scribe:
         if said and said != self._told.get("records"):
             log.warning("trouble", why=said)
         self._told["records"] = said
-
-    def _count(self, records: Ledger) -> None:
-        self.metrics.builds(Counter(str(build.status.phase) for build in records.builds.values()))
-        phases: dict[str, Counter[str]] = {}
-        for promotion in records.promotions:
-            phases.setdefault(promotion.spec.environment, Counter())[str(promotion.status.phase)] += 1
-        for environment, counts in phases.items():
-            self.metrics.promotions(environment, counts)
 
     def led(self, leads: bool, me: str) -> None:
         """This replica begins to lead, or has ceased to."""
@@ -291,6 +286,8 @@ class Reporter:
                 self.known[name], self._applied_at[name] = revision.commit, now
                 self.metrics.applied(name, revision.commit, revision.at, now)
                 self.applied(name, revision.commit)
+            elif revision is not None and is_whole:  # an earlier process may have applied it
+                self.metrics.stands(name, revision.commit, revision.at)
             seen = min((drift.seen for drift in list(keeper.drift.values())), default=None)
             self.metrics.objects(name, keeper.states())
             self.metrics.unsettled(name, 0 if is_suspended else len(keeper.agenda))
@@ -299,11 +296,16 @@ class Reporter:
             del self.known[name]
             self._applied_at.pop(name, None)
 
+    def _mended(self, keeper: Keeper, moment: Callable[[float], datetime]) -> list[Drift]:
+        """What was mended lately: the newest first."""
+        found = (_drift(one, moment(one.seen)) for one in reversed(list(keeper.mended)))
+        return [drift for drift in found if drift.since is not None and self.clock() - drift.since < _LATELY]
+
     def _environment(self, keeper: Keeper, moment: Callable[[float], datetime]) -> EnvironmentStanding:
         spec = keeper.desire.environment(keeper.name)
-        agenda = list(keeper.agenda)
-        last = keeper.last
         suspended = spec is not None and spec.suspended
+        agenda = [] if suspended else list(keeper.agenda)
+        last = keeper.last
         unsettled = [Unsettled(model or _ENVIRONMENT, one.why, moment(one.since)) for model, one in agenda]
         drift = list(keeper.drift.values())
         objects = keeper.states()
@@ -322,7 +324,7 @@ class Reporter:
             objects=objects,
             unsettled=listed(unsettled),
             limits=listed(Limit(g.rule, g.message, g.approval) for g in keeper.guards),
-            drift=listed(_drift(one, moment(one.seen)) for one in drift),
+            drift=listed([*(_drift(one, moment(one.seen)) for one in drift), *self._mended(keeper, moment)]),
             last_pass=standing.Pass(moment(last.at), round(last.seconds, 3), last.requests) if last else None,
             trouble=keeper.trouble or self.fleet.moved.get(keeper.name, ""),
         )
@@ -330,7 +332,8 @@ class Reporter:
 
 def _drift(one: Drifted, since: datetime) -> Drift:
     change = one.change
-    return Drift(str(change.id), tuple(field.path for field in change.fields), change.by, since, mended=False)
+    fields = tuple(field.path for field in change.fields)
+    return Drift(str(change.id), fields, change.by, since, mended=one.outcome == "mended")
 
 
 def _alike(before: Standing, now: Standing) -> bool:

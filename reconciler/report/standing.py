@@ -57,8 +57,8 @@ def exit_code(standing: Standing, now: datetime) -> ExitCode:
 
 
 def approval(environment: str, limit: Limit) -> str:
-    """The command that lets the plan pass; "" where nobody can, or somebody has."""
-    return f"reconcile approve {limit.approval} -e {environment}" if limit.approval and not limit.approved_by else ""
+    """The command that lets the plan pass; "" where nobody can."""
+    return f"reconcile approve {limit.approval} -e {environment}" if limit.approval else ""
 
 
 def _headline(standing: Standing, now: datetime) -> str:
@@ -104,8 +104,6 @@ def _limit(environment: str, limit: Limit, *, width: int, color: bool) -> Iterat
     if command := approval(environment, limit):
         # On a line of its own, unbroken: it is there to be copied.
         yield f"    If that is meant: {clean(command)}"
-    elif limit.approved_by:
-        yield from wrapped(f"approved by {clean(limit.approved_by)}", "    ", width, DIM, color=color)
 
 
 def _more(number: int, indent: str, noun: str) -> Iterator[str]:

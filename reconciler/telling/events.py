@@ -21,9 +21,10 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from threading import Condition, Thread
+from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
-from reconciler.cluster import ApiError, Forbidden, Writer
+from reconciler.cluster import ApiError, Forbidden, NamespaceMissing, Writer
 from reconciler.inventory import NAMESPACE
 from reconciler.report.text import clean
 from reconciler.telling.logs import Log
@@ -72,8 +73,9 @@ _QUEUE = 1000
 _REMEMBERED = 4096
 #: Requests: so many at once, and then one in so many seconds. Of one object, and of all.
 _OF_ONE, _OF_ALL = (10, 60.0), (200, 0.2)
-#: Where it is forbidden, it is tried again after this: somebody may have granted it.
-_FORBIDDEN = timedelta(minutes=10)
+#: Where nothing can be written, as the namespace is not there or the right is missing, one Event tries it again after
+#: so many seconds. Meanwhile so many wait, of all namespaces, and none longer than an Event is kept.
+_LOOK, _WAITING, _TOO_OLD = 60.0, 200, timedelta(hours=1)
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 #: Of a name, with room for a dot and 16 hex digits.
 _NAME = 236
@@ -126,6 +128,9 @@ class Events:
 
     `clock` gives the moment. `instance` is which reconciler it is: its pod's name. `dropped` is called for each Event
     that is not written: the queue was full, a budget used up, or the cluster refused it.
+
+    An Event waits for its namespace, which may be about to be made. Where rights are given in the namespace, as the
+    chart does, one that is not there looks like one that is forbidden.
     """
 
     def __init__(
@@ -148,8 +153,11 @@ class Events:
         self._queue: deque[_Series] = deque()
         self._changed = Condition()
         self._closed = False
-        # What the sender alone knows: where it may not write until when, and what was said of which namespace.
-        self._forbidden: dict[str, datetime] = {}
+        # What the sender alone knows: what waits, since the last look where nothing can be written, when the next look
+        # is due, and what was said of which namespace.
+        self._waiting: deque[_Series] = deque()
+        self._shut: set[str] = set()
+        self._look_at = 0.0
         self._said: dict[str, type[ApiError]] = {}
         self._sender = Thread(target=self._send_all, name="events", daemon=True)
         self._sender.start()
@@ -194,35 +202,65 @@ class Events:
     # -- the sender's thread ----------------------------------------------------------------------------------------
 
     def _send_all(self) -> None:
-        while (body := self._next()) is not None:
-            namespace = body["metadata"]["namespace"]
-            now = self._clock()
-            if self._forbidden.get(namespace, now) > now:
-                self._dropped()
+        while (series := self._next()) is not None:
+            namespace = namespace_of(series.what.regarding)
+            if namespace in self._shut:
+                self._keep(series)
                 continue
             try:
                 # By force: nobody else writes under our names.
-                self._writer.apply(body, force=True)
+                self._writer.apply(_body(series, self._component, self._instance), force=True)
+            except (Forbidden, NamespaceMissing) as error:
+                self._shut.add(namespace)
+                self._keep(series)
+                self._note(namespace, error)
             except ApiError as error:
                 self._dropped()
                 self._note(namespace, error)
             else:
                 self._said.pop(namespace, None)
+        for _ in self._waiting:
+            self._dropped()
 
-    def _next(self) -> Body | None:
+    def _keep(self, series: _Series) -> None:
+        """Until the next look."""
+        if not self._waiting:
+            self._look_at = monotonic() + _LOOK
+        if len(self._waiting) >= _WAITING:
+            with self._changed:
+                self._waiting.popleft().queued = False
+            self._dropped()
+        series.queued = True
+        self._waiting.append(series)
+
+    def _look(self) -> None:
+        """What waits is tried once more, and what has waited for too long is not worth it."""
+        oldest = self._clock() - _TOO_OLD
+        for series in self._waiting:
+            if series.last >= oldest:
+                self._queue.append(series)
+            else:
+                series.queued = False
+                self._dropped()
+        self._waiting.clear()
+        self._shut.clear()
+
+    def _next(self) -> _Series | None:
         with self._changed:
-            while not self._queue:
+            while True:
+                if self._waiting and monotonic() >= self._look_at:
+                    self._look()
+                if self._queue:
+                    break
                 if self._closed:
                     return None
-                self._changed.wait()
+                self._changed.wait(max(0.0, self._look_at - monotonic()) if self._waiting else None)
             series = self._queue.popleft()
             series.queued = False
-            return _body(series, self._component, self._instance)
+            return series
 
     def _note(self, namespace: str, error: ApiError) -> None:
         """Of what goes on and on, a log says it once."""
-        if isinstance(error, Forbidden):
-            self._forbidden[namespace] = self._clock() + _FORBIDDEN
         if self._said.get(namespace) is not type(error):
             self._said[namespace] = type(error)
             log.warning("an Event could not be written, and others may follow", namespace=namespace, error=error)

@@ -104,6 +104,8 @@ class Metrics:
         self._applied = gauge(
             "applied_revision_info", "The commit that is wholly applied; always 1.", "environment", "revision"
         )
+        #: By environment, as it was told last: a series that is set anew is away for a moment.
+        self._stood: dict[str, str] = {}
         self._applied_at = gauge(
             "applied_revision_timestamp_seconds", "When that commit was wholly applied.", "environment"
         )
@@ -179,17 +181,25 @@ class Metrics:
         else:
             self._drift_oldest.remove_by_labels({"environment": environment})
 
-    def applied(self, environment: str, revision: str, committed: datetime, applied: datetime) -> None:
-        """A commit is wholly applied. Told once for each: it is an observation of the latency too."""
+    def stands(self, environment: str, revision: str, committed: datetime) -> None:
+        """The commit that an environment has whole, whichever process has applied it. May be told again and again."""
+        if self._stood.get(environment) == revision:
+            return
+        self._stood[environment] = revision
         self._applied.remove_by_labels({"environment": environment})
         self._applied.labels(environment, revision).set(1)
-        self._applied_at.labels(environment).set(applied.timestamp())
         self._committed_at.labels(environment).set(committed.timestamp())
+
+    def applied(self, environment: str, revision: str, committed: datetime, applied: datetime) -> None:
+        """A commit is wholly applied. Told once for each: it is an observation of the latency too."""
+        self.stands(environment, revision, committed)
+        self._applied_at.labels(environment).set(applied.timestamp())
         # Whoever commits has a clock of their own.
         self._latency.labels(environment).observe(max(0.0, (applied - committed).total_seconds()))
 
     def forget_environment(self, environment: str) -> None:
         """No spec names the environment any more: its series end."""
+        self._stood.pop(environment, None)
         for metric in self._of_environment:
             metric.remove_by_labels({"environment": environment})
 
@@ -240,7 +250,7 @@ class Metrics:
         self._request_limit.labels(cluster).set(limit)
 
     def watch_restarted(self, cluster: str, reason: str) -> None:
-        """A watch had to begin again."""
+        """A watch has begun again, because it was renewed, closed, expired or silent, or ran into an error."""
         self._watch_restarts.labels(cluster, reason).inc()
 
     def event_dropped(self) -> None:

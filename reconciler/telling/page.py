@@ -148,7 +148,6 @@ class _Waiting(NamedTuple):
     word: str
     message: str
     command: str = ""
-    approved_by: str = ""
 
 
 class _Served(NamedTuple):
@@ -280,7 +279,7 @@ def _waiting(
 ) -> Iterator[_Waiting]:
     for name, where in environments.items():
         for limit in where.limits.shown:
-            yield _Waiting(name, limit.rule, limit.message, _command(report.approval(name, limit)), limit.approved_by)
+            yield _Waiting(name, limit.rule, limit.message, _command(report.approval(name, limit)))
     for promotion in sorted(ledger.promotions, key=lambda p: p.identity.name):
         phase = promotion.status.phase
         if phase in (Phase.AWAITING_APPROVAL, Phase.HELD) and _is_meant(promotion, asked, known):

@@ -115,12 +115,11 @@ class Unsettled:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What a plan ran into (`plan.Guard`). `approval`: the id that lifts it; `approved_by`: who has done so."""
+    """What a plan ran into (`plan.Guard`). `approval`: the id that lifts it; "" where nobody can."""
 
     rule: str
     message: str
     approval: str = ""
-    approved_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,7 @@ class Drift:
     """Of the fields, as the server recorded it: "kubectl-edit". "" where it did not."""
     since: AwareDatetime | None = None
     mended: bool = True
-    """False: it is only reported (`drift: report`)."""
+    """False: it is only reported (`drift: report`), or could not be mended. True: lately."""
 
     def __str__(self) -> str:
         """What happened, without the object: "kubectl-edit changed spec.replicas; it is mended"."""

@@ -107,6 +107,11 @@ def outcomes(done: list[Done]) -> dict[str, Outcome]:
     return {f"{one.change.id.kind}/{one.change.id.name}": one.outcome for one in done}
 
 
+def going(api: Api) -> set[Outcome]:
+    """What may become of an object whose pods go before it: a real cluster's garbage collector has to come first."""
+    return {Outcome.DELETED} if api.plane == "embedded" else {Outcome.DELETED, Outcome.WAITING}
+
+
 MAPS = [config_map(f"map-{number}", {"a": "1"}) for number in range(6)]
 
 
@@ -643,10 +648,11 @@ class TestTwoBuilds:
 
         self._ready(environment, api, "new")
         found = outcomes(environment.run(*new, self._route(environment, new[0], new=100)))
-        assert found == {"Deployment/churn-old": Outcome.DELETED, "Service/churn-old": Outcome.DELETED}
+        assert found.pop("Deployment/churn-old") in going(api)
+        assert found == {"Service/churn-old": Outcome.DELETED}
         assert environment.writer.get(new[0].id) is not None
 
-    def test_the_job_of_a_finished_run_stays_a_member(self, environment: Environment):
+    def test_the_job_of_a_finished_run_stays_a_member(self, environment: Environment, api: Api):
         template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "build", "image": "a:1"}]}}
         job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "run"}, "spec": {"template": template}}
         environment.run(job)
@@ -654,7 +660,9 @@ class TestTwoBuilds:
         assert environment.run(keep=kept) == []
         assert environment.live(job) is not None
         assert environment.inventory() == {"Namespace", "Job"}
-        assert outcomes(environment.run(approve=True)) == {"Job/run": Outcome.DELETED}
+        (gone,) = environment.run(approve=True)
+        assert gone.change.id.kind == "Job"
+        assert gone.outcome in going(api)
 
 
 def test_a_namespace_that_is_going_fails_its_objects_with_a_sentence_that_says_so(environment: Environment, api: Api):

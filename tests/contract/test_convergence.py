@@ -4,7 +4,8 @@ Somebody commits and drifts at random, requests fail, the daemon dies and anothe
 the cluster is as a run of the last commit makes it out of nothing, and a further look at everything sends nothing.
 
 The daemon is the real one, but for time: its keepers go round when the test says so, as if hours had passed in between.
-The cluster is the embedded API server, its controllers are played (`Plant`). `TRUEUP_TEST_FULL=1` draws many more.
+The cluster is the embedded API server, and the real one where there is one; who is missing there is `played`.
+`TRUEUP_TEST_FULL=1` draws many more.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,14 +49,17 @@ from renderers.manifest import ObjectId
 from schemas.environment import DataPlane
 from tests.contract import faults
 from tests.contract.client import MERGE, Api, EmbeddedServer, eventually
+from tests.contract.conftest import PLANES, REAL_KUBECONFIG
 from tests.contract.faults import Fault, FaultProxy
-from tests.contract.plant import Plant
+from tests.contract.plant import played
 from tests.e2e import harness
 
 FULL = bool(os.environ.get("TRUEUP_TEST_FULL"))
 EMBEDDED = DataPlane(type="embedded")
 #: Seconds after which everything is due that waits or has failed; and after which everything is audited.
 LATER, MUCH_LATER = 500.0, 24 * 3_600.0
+#: Seconds that it may take to settle; a real cluster's controllers take some of them.
+PATIENCE = {"embedded": 30.0, "real": 90.0}
 
 
 def clock() -> datetime:
@@ -65,21 +69,23 @@ def clock() -> datetime:
 
 # -- the repository ---------------------------------------------------------------------------------------------------
 
-ENVIRONMENTS = ("dev", "prod")
+#: Nobody else's: a real cluster may have others.
+DEV, PROD = ENVIRONMENTS = ("convergence-dev", "convergence-prod")
 MODELS = ("churn", "fraud", "upsell")
 COMMITS = ("45a96240e08b09e4c2dd86a6a58f8ce239655f3c", "deb5c5bfd3c0e8c39dd8e1a7bdea09d8be0b7a2b")
 BROKEN = (
     b"api_version: v1\nspec: [",
-    b"api_version: v1\nspec: {variations: [{model: churn, name: lost, environments: [dev], build: nobodys}]}\n",
+    b"api_version: v1\nspec: {variations: [{model: churn, name: lost, environments: [%b], build: nobodys}]}\n"
+    % DEV.encode(),
     b"api_version: v2\nspec: {}\n",
 )
 
 
-SOMEWHERE = (["dev"], ["prod"], ["dev", "prod"])
+SOMEWHERE = ([DEV], [PROD], [DEV, PROD])
 #: What may be written in a model, and in what is for all of them.
 OF_MODELS: dict[str, tuple[Any, ...]] = {
     "environments": SOMEWHERE,
-    "built_in": ("elsewhere", "dev", "prod"),
+    "built_in": ("elsewhere", DEV, PROD),
     "commit": COMMITS,
     "memory": ("1Gi", "2Gi"),
     "env_vars": ({}, {"LEVEL": "a"}, {"LEVEL": "b", "MORE": "1"}),
@@ -134,7 +140,7 @@ class Repository:
 
     environments: list[str] = field(default_factory=lambda: list(ENVIRONMENTS))
     quota: int = 0
-    models: dict[str, Model] = field(default_factory=lambda: {name: Model(["dev", "prod"]) for name in MODELS[:2]})
+    models: dict[str, Model] = field(default_factory=lambda: {name: Model([DEV, PROD]) for name in MODELS[:2]})
     broken: bytes | None = None
     audience: str = "ada"
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -347,7 +353,7 @@ class World:
         self.random = Random(0)
         self.repository = Repository()
         self.proxy = FaultProxy(folder / "server" / "kubeconfig")
-        self.plant = Plant(api)
+        self.plant = played(api)
         #: Something is not as it was, and only this very daemon knows.
         self.is_fragile = False
 
@@ -385,7 +391,7 @@ class World:
                 note(f"    {name} goes")
                 continue
             fields = OF_ALL if what == "all" else OF_MODELS
-            edited = self.repository if what == "all" else models.setdefault(name, Model(["dev", "prod"]))
+            edited = self.repository if what == "all" else models.setdefault(name, Model([DEV, PROD]))
             field_name = self.random.choice(sorted(fields))
             value = self.random.choice(fields[field_name])
             note(f"    {name if what == 'add' else 'all'}: {field_name} = {value!r}")
@@ -505,7 +511,7 @@ class World:
         if not self.repository.commits:
             return
         quiet = 0
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENCE[self.api.plane]
         while quiet < 2:
             self.turn()
             assert time.monotonic() < until, self._why()
@@ -571,7 +577,7 @@ class World:
     def _why(self) -> str:
         open_ = {k.name: [(m or "(environment)", u.why) for m, u in k.agenda] for k in self.daemon.keepers}
         troubles = {k.name: (k.trouble, k.is_seen, k.guards) for k in self.daemon.keepers}
-        return f"not settled after 30 s: {open_}; {troubles}; {self.daemon.conductor.trouble}"
+        return f"not settled: {open_}; {troubles}; {self.daemon.conductor.trouble}"
 
 
 def _path(body: dict[str, Any]) -> str:
@@ -589,16 +595,10 @@ def _leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         yield path
 
 
-#: By these the server knows the items of a list. One with another key is another item, which is whose who wrote it: it
-#: stays beside ours, as anything does that somebody has added.
-KEYS = frozenset({"name", "port", "containerPort", "protocol", "mountPath", "topologyKey", "whenUnsatisfiable"})
-
-
 def _is_ours_to_edit(leaf: tuple[Any, ...]) -> bool:
     """Not what makes it another object, or somebody else's."""
     is_identity = leaf[0] in ("apiVersion", "kind") or leaf in (("metadata", "name"), ("metadata", "namespace"))
-    is_key = len(leaf) > 1 and isinstance(leaf[-2], int) and leaf[-1] in KEYS
-    return not is_identity and not is_key and leaf[-1] != inventory.PART_OF
+    return not is_identity and leaf[-1] != inventory.PART_OF
 
 
 def _has(body: Any, leaf: tuple[Any, ...]) -> bool:
@@ -614,20 +614,29 @@ def _without_others(state: dict[str, Any]) -> dict[str, Any]:
     for key, one in state.items():
         if key != "inventory":
             del one["managers"]
+            # A real cluster's controller counts there.
+            one["metadata"].get("annotations", {}).pop("deployment.kubernetes.io/revision", None)
             for others in [label for label in one["metadata"].get("labels", {}) if label.startswith("example.com/")]:
                 del one["metadata"]["labels"][others]
     return state
 
 
-pytestmark = pytest.mark.timeout(7_200 if FULL else 120)
+pytestmark = pytest.mark.timeout(7_200 if FULL else 1_200 if REAL_KUBECONFIG else 120)
 
 # -- the property -----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Api]]:
-    """A folder, and the API server whose data is in it."""
+@pytest.fixture(scope="module", params=PLANES)
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Api]]:
+    """A folder, and the API server whose kubeconfig is in its folder `server`."""
     folder = tmp_path_factory.mktemp("convergence")
+    if request.param == "real":
+        kubeconfig = folder / "server/kubeconfig"
+        kubeconfig.parent.mkdir()
+        kubeconfig.write_bytes(Path(REAL_KUBECONFIG).read_bytes())
+        with closing(Api(kubeconfig, "real")) as api:
+            yield folder, api
+        return
     server = EmbeddedServer(folder / "server")
     api = Api(server.kubeconfig, "embedded")
     yield folder, api
@@ -705,12 +714,14 @@ def _assert_at_rest(world: World) -> None:
 
 def _assert_as_made_anew(world: World, ended: dict[str, dict[str, Any]]) -> None:
     """The same comes of the last commit where there was nothing before."""
-    plant = Plant(world.api)
-    for _ in range(20):
+    plant = played(world.api)
+
+    def is_made() -> bool:
         done = world.run().done
         plant.turn()
-        if not done:
-            break
+        return done == ()
+
+    eventually(is_made, PATIENCE[world.api.plane])
     plant.close()
     anew = world.state()
     world.forget()

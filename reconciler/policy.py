@@ -1,0 +1,266 @@
+"""What an organisation asks of its specs and plans, in rules of its own: read, and held against them. Pure.
+
+    policies:
+    - name: two-pods
+      kind: variation
+      when: environment.name == "production"
+      require: spec.deployment.number_of_pods >= 2
+      message: Production needs at least two pods.
+
+A rule that is broken is a problem as any other, at the line of the spec. What an error is about is not applied. CEL has
+no loops and no side effects, so a rule that a stranger writes can do no more than say no.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from reconciler.plan import Change, Op
+from reconciler.specs.places import Places
+from reconciler.specs.references import Specs
+from reconciler.specs.typed import Found
+from reconciler.specs.wording import of_types
+from renderers.catalog import Catalog
+from schemas import reader
+from schemas.automation import Automation
+from schemas.build import Build
+from schemas.document import KINDS
+from schemas.environment import Environment
+from schemas.policy import Policies
+from schemas.policy import Policy as Spec
+from schemas.problem import Problem
+from schemas.variation import Variation
+
+#: Where a repository keeps its rules, unless told otherwise. Hidden, so that it is not taken for a file of specs.
+FILE = ".trueup-policy.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A policy, ready to be asked."""
+
+    spec: Spec
+    file: str
+    line: int
+    when: Any  #: a compiled expression; None: always
+    require: Any
+
+    @property
+    def id(self) -> str:
+        """What its problems are known by."""
+        return f"policy/{self.spec.name}"
+
+    def is_broken(self, variables: Mapping[str, Any]) -> bool:
+        """Whether something is as it must not be. Raises `_FailedError` where that cannot be said."""
+        if self.when is not None and not _true(self.when, variables):
+            return False
+        return not _true(self.require, variables)
+
+    def problem(self, message: str, rule: str = "") -> Problem:
+        """A problem of the rule itself, or of what stands in no file."""
+        return Problem(self.file, self.line, 1, (), rule or self.id, message, self.spec.hint, self.spec.severity)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All rules of a file, and what is wrong with the file.
+
+    `enforce`: specs that break a rule are left out, as if they were not valid; without it, they are only told of.
+    `approvals` are what a person has given with --approve: rules may ask for some of their own.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    enforce: bool = True
+    approvals: frozenset[str] = field(default_factory=frozenset)
+
+    def check(self, specs: Specs, places: Places) -> None:
+        """Adds the problems of the specs that break a rule: a `specs.index.Check`."""
+        if not self.rules:
+            return
+        for key, found in list(specs.found.items()):
+            problems = list(self._of_spec(found, specs, places))
+            specs.problems += problems
+            if self.enforce and any(problem.severity == "error" for problem in problems):
+                specs.drop(key)
+        specs.drop_doubtful_models()
+
+    @property
+    def is_of_changes(self) -> bool:
+        """Whether a rule is about what is planned."""
+        return any(rule.spec.kind == "change" for rule in self.rules)
+
+    def judge(self, changes: Sequence[Change], catalog: Catalog) -> tuple[tuple[Change, ...], tuple[Problem, ...]]:
+        """The changes, held where they break a rule, and why."""
+        if not self.is_of_changes:
+            return tuple(changes), ()
+        judged: list[Change] = []
+        problems: dict[Problem, None] = {}
+        for change in changes:
+            found = [] if change.op is Op.UNCHANGED else list(self._of_change(change, catalog))
+            problems |= dict.fromkeys(found)
+            errors = [problem for problem in found if problem.severity == "error"]
+            judged.append(replace(change, held=errors[0].message) if errors and not change.held else change)
+        return tuple(judged), tuple(problems)
+
+    def _of_spec(self, found: Found[Any], specs: Specs, places: Places) -> Iterator[Problem]:
+        kind = KINDS[found.kind][0]
+        for rule in (rule for rule in self.rules if rule.spec.kind == kind):
+            broken: list[str] = []
+            try:
+                for name, variables in _of(found.spec, specs):
+                    if rule.is_broken(variables):
+                        broken.append(name)
+            except _FailedError as error:
+                message = f"{rule.id} cannot be asked of {kind} {found.name}: {error}."
+                yield rule.problem(message, "policy/failed")
+                continue
+            if broken:
+                where = f" ({', '.join(filter(None, broken))})" if any(broken) else ""
+                below = tuple((rule.spec.at or "").split(".")) if rule.spec.at else ()
+                message = f"{rule.spec.message.rstrip('.')}{where}."
+                yield places.problem(found.site, below, rule.id, message, rule.spec.hint, severity=rule.spec.severity)
+
+    def _of_change(self, change: Change, catalog: Catalog) -> Iterator[Problem]:
+        placed = catalog.environments.get(change.environment)
+        variables = {
+            "change": _change(change),
+            "manifest": change.manifest.body if change.manifest is not None else None,
+            "environment": _data(placed.spec if placed is not None else None),
+            "approvals": sorted(self.approvals),
+        }
+        for rule in (rule for rule in self.rules if rule.spec.kind == "change"):
+            try:
+                is_broken = rule.is_broken(variables)
+            except _FailedError as error:
+                yield rule.problem(f"{rule.id} cannot be asked of {change.id}: {error}.", "policy/failed")
+                continue
+            if not is_broken:
+                continue
+            message = f"{rule.spec.message.rstrip('.')} ({change.op} {change.id} in {change.environment})."
+            problem, origin = rule.problem(message), change.origin
+            if origin is not None:
+                problem = replace(problem, file=origin.file, line=origin.line or 1, column=origin.column)
+            yield problem
+
+
+NONE = Policy()
+
+
+def read(file: str, content: bytes, approvals: Iterable[str] = ()) -> Policy:
+    """The rules of a file, and what is wrong with it. Rules that are right count, whatever is beside them."""
+    reading = reader.read(file, content, marks=True)
+    problems = list(reading.problems)
+    rules: list[Rule] = []
+    for document in reading.documents if reading.whole else ():
+        try:
+            parsed = Policies.model_validate(document.value)
+        except ValidationError as error:
+            problems += [fault.problem(file, document) for fault in of_types(error, document.value, ())]
+            continue
+        for number, spec in enumerate(parsed.policies):
+            mark = document.mark(("policies", number))
+            if any(rule.spec.name == spec.name for rule in rules):
+                message = f"Two policies have the name {spec.name}."
+                problems.append(Problem(file, mark.line, mark.column, (), "policy/two-of-a-name", message))
+                continue
+            compiled = {}
+            for key in ("when", "require"):
+                try:
+                    text = getattr(spec, key)
+                    compiled[key] = _compiled(text) if text is not None else None
+                except _FailedError as error:
+                    at = document.mark(("policies", number, key))
+                    message = f"policy {spec.name}: {key} is no CEL: {error}."
+                    path = ("policies", number, key)
+                    problems.append(Problem(file, at.line, at.column, path, "policy/expression", message))
+            if len(compiled) == 2:
+                rules.append(Rule(spec, file, mark.line, **compiled))
+    return Policy(tuple(rules), tuple(problems), approvals=frozenset(approvals))
+
+
+def _of(spec: Any, specs: Specs) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What a rule sees of a spec: a variation as it is in each of its environments."""
+    environments = {key[2]: found.spec for key, found in (*specs.around.items(), *specs.found.items())
+                    if isinstance(found.spec, Environment)}  # fmt: skip
+    if isinstance(spec, Variation):
+        for name in spec.environments:
+            yield name, {"spec": _data(spec.in_environment(name)), "environment": _data(environments.get(name))}
+    else:
+        named = spec.environment if isinstance(spec, Build | Automation) else None
+        yield "", {"spec": _data(spec), "environment": _data(environments.get(named or ""))}
+
+
+def _data(model: BaseModel | None) -> dict[str, Any] | None:
+    return model.model_dump(mode="json", exclude_none=True) if model is not None else None
+
+
+def _change(change: Change) -> dict[str, Any]:
+    origin = change.origin
+    return {
+        "op": change.op.value,
+        "environment": change.environment,
+        "api_version": change.id.api_version,
+        "kind": change.id.kind,
+        "namespace": change.id.namespace,
+        "name": change.id.name,
+        "fields": [{"path": one.path, "old": one.old, "new": one.new} for one in change.fields],
+        "reason": change.reason,
+        "held": change.held,
+        "superseded": change.superseded_by is not None,
+        "spec": {"file": origin.file, "line": origin.line, "kind": origin.kind, "name": origin.name}
+        if origin
+        else None,
+    }
+
+
+# -- CEL ------------------------------------------------------------------------------------------------------------
+
+
+class _FailedError(Exception):
+    """An expression that cannot be compiled, or has no answer: a sentence without a full stop."""
+
+
+@cache
+def _cel() -> Any:
+    """The library's compiled part alone: the package itself imports a command line, a quarter of a second of it."""
+    package = find_spec("cel")
+    assert package is not None
+    found = PathFinder.find_spec("cel.cel", package.submodule_search_locations)
+    assert found is not None
+    assert found.loader is not None
+    module = sys.modules["cel.cel"] = module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def _compiled(expression: str) -> Any:
+    try:
+        return _cel().compile(expression)
+    except ValueError as error:
+        words = (str(error).partition("Syntax error: ")[2] or str(error)).partition("expecting")[0]
+        raise _FailedError(_short(words)) from None
+
+
+def _true(expression: Any, variables: Mapping[str, Any]) -> bool:
+    try:
+        answer = expression.execute(dict(variables))
+    except KeyError as error:
+        raise _FailedError(f"there is no field {error}; ask `has(...)` first") from None
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        raise _FailedError(_short(str(error))) from None
+    if not isinstance(answer, bool):
+        raise _FailedError(f"its answer is {type(answer).__name__}, and not true or false")
+    return answer
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:200].rstrip(".")
