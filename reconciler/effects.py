@@ -336,9 +336,10 @@ def _threshold(threshold: str) -> str:
 
 
 def _fields(old: BaseModel, new: BaseModel, without: Sequence[str] = ()) -> Iterator[str]:
-    """`memory 2Gi -> 4Gi`, for each field that differs, at whatever depth."""
+    """`memory 2Gi -> 4Gi`, for each field of both that differs, at whatever depth."""
+    theirs = type(old).model_fields
     for name in type(new).model_fields:
-        if name not in _FOR_PEOPLE and name not in without:
+        if name in theirs and name not in _FOR_PEOPLE and name not in without:
             yield from _changes(name, getattr(old, name), getattr(new, name))
 
 

@@ -14,10 +14,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reconciler import desired, effects, plan, queries
+from reconciler import desired, effects, plan, policy, queries
 from reconciler.desired import Rendered
 from reconciler.offline import notes_of
 from reconciler.plan import Beside, Change, Guard, Observed, Predicted, Wanted
+from reconciler.policy import Policy
 from reconciler.report import Base, Effect, Report, Topic
 from reconciler.source import checkout, files
 from reconciler.source.files import Files
@@ -27,18 +28,28 @@ from renderers.manifest import Body, Manifest
 from schemas.problem import Problem
 
 
-def preview(paths: Sequence[Path], ref: str, head: str | None = None, only: Collection[str] = ()) -> Report:
+def preview(
+    paths: Sequence[Path],
+    ref: str,
+    head: str | None = None,
+    only: Collection[str] = (),
+    rules: Policy = policy.NONE,
+) -> Report:
     """What the specs change, compared with the commit where they parted from `ref`; `only` in these environments.
 
     `head` is a commit; without it, the files as they are now. What is wrong with the base is told and stops nothing:
     what cannot be read there is taken for not being there. Raises `checkout.CheckoutError`.
     """
     sides = checkout.sides(paths, ref, head)
-    return Review(sides.base, sides.head or files.read(paths), ref, sides.commit).report(only)
+    return Review(sides.base, sides.head or files.read(paths), ref, sides.commit, rules).report(only)
 
 
 def follow(
-    paths: Sequence[Path], ref: str | None, only: Collection[str], changes: Iterable[object]
+    paths: Sequence[Path],
+    ref: str | None,
+    only: Collection[str],
+    changes: Iterable[object],
+    rules: Policy = policy.NONE,
 ) -> Iterator[tuple[Report, float]]:
     """`preview`, and again after each of the changes, with the seconds that it took: as specs are written.
 
@@ -48,7 +59,7 @@ def follow(
     sides = checkout.sides(paths, ref) if ref is not None else None
     head = files.read(paths)
     base = sides.base if sides is not None else head
-    review = Review(base, head, ref or "", sides.commit if sides is not None else "")
+    review = Review(base, head, ref or "", sides.commit if sides is not None else "", rules)
     yield review.report(only), time.perf_counter() - began
     for _ in changes:
         began = time.perf_counter()
@@ -59,9 +70,11 @@ def follow(
 class Review:
     """The specs of a base and of a head. The head may go on; each report costs what differs."""
 
-    def __init__(self, base: Files, head: Files, ref: str, commit: str) -> None:
+    def __init__(self, base: Files, head: Files, ref: str, commit: str, rules: Policy = policy.NONE) -> None:
         self._base, self._head, self._ref, self._commit = base, head, ref, commit
-        self._index = Index(self._content, queries.check)
+        # A spec that breaks a rule is shown with what it would do: that is what the rule is about.
+        self._rules = replace(rules, enforce=False)
+        self._index = Index(self._content, queries.check, self._rules.check)
         self._index.replace(head.content)
 
     def update(self, head: Files) -> None:
@@ -78,7 +91,7 @@ class Review:
         changed = index.update({name: base.content.get(name) for name in differing})
         before = _Side(index.catalog, tuple(sorted((*base.problems, *index.problems))))
         index.update({name: head.content.get(name) for name in differing})
-        after = _Side(index.catalog, tuple(sorted((*head.problems, *index.problems))))
+        after = _Side(index.catalog, tuple(sorted((*head.problems, *index.problems, *self._rules.problems))))
         models = changed.models
         if models is None:
             models = frozenset({"", *_models(before.catalog), *_models(after.catalog)})
@@ -91,9 +104,10 @@ class Review:
         notes = notes_of(unit for unit in after.units if _is_meant(unit.environment, only))
         done = effects.between(_part(before.catalog, models), _part(after.catalog, models))
         found = (*unread, *(one for one in done if one.environment not in lost))
+        judged, broken = self._rules.judge(changes, after.catalog)
         return Report(
-            problems=after.problems,
-            plan=plan.assemble(changes, notes, guards),
+            problems=tuple(sorted((*after.problems, *broken))),
+            plan=plan.assemble(judged, notes, guards),
             base=Base(self._ref, self._commit, tuple(differing), before.errors),
             effects=tuple(one for one in found if _is_meant(one.environment, only)),
         )
@@ -136,8 +150,8 @@ class _Side:
 
     @property
     def errors(self) -> tuple[Problem, ...]:
-        """Why not every spec could be read and rendered."""
-        return tuple(problem for problem in self.problems if problem.severity == "error")
+        """Why not every spec could be read and rendered. One that breaks a rule of the organisation was."""
+        return tuple(p for p in self.problems if p.severity == "error" and not p.rule.startswith("policy/"))
 
     def manifests(self, environment: str) -> tuple[Manifest, ...]:
         return tuple(m for unit in self.units if unit.environment == environment for m in unit.manifests)

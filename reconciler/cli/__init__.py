@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from reconciler.cli import daemon, records
+from reconciler.cli import authors, daemon, records
 from reconciler.cli.common import (
     Environments,
     Format,
@@ -27,6 +27,7 @@ from reconciler.cli.common import (
     Mirrors,
     Output,
     Paths,
+    PolicyFile,
     clusters_of,
     colors,
     columns,
@@ -36,15 +37,18 @@ from reconciler.cli.common import (
     mirrors_of,
     now,
     paths_of,
+    policy_of,
     warn,
     write,
     write_lines,
 )
+from reconciler.cli.printing import print_end, print_problems, print_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from reconciler.plan import Plan
+    from reconciler.policy import Policy
     from reconciler.reconcile import Request
     from reconciler.report import Done, Report, Told
     from reconciler.specs import Loaded
@@ -61,6 +65,7 @@ app = typer.Typer(
     epilog=epilog(
         "reconcile --dry-run -f specs/          what the specs ask for, without a cluster",
         "reconcile --dry-run --base main        what a pull request changes",
+        "reconcile --dry-run --watch            again, whenever a spec is saved",
         "reconcile --dry-run --live -f specs/   what a run would do to the clusters",
         "reconcile up && reconcile -f specs/    onto this machine",
         codes="0 fine, 1 the specs or the command line are wrong, 2 there are changes (with --detailed-exitcode), "
@@ -101,6 +106,9 @@ def reconcile(
         str | None,
         typer.Option("--head", help="With --base: a commit, instead of the files as they are.", metavar="REF"),
     ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="With --dry-run: again whenever a spec is saved. ^C ends it.")
+    ] = False,
     output: Output = Format.TEXT,
     detailed_exitcode: DetailedExitCode = False,
     approve: Annotated[
@@ -109,6 +117,7 @@ def reconcile(
     wait: Annotated[
         float, typer.Option(help="Wait so long for what was applied to be ready.", metavar="SECONDS")
     ] = 0.0,
+    policy: PolicyFile = None,
     home: Home = None,
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
@@ -125,28 +134,33 @@ def reconcile(
         fail("--base goes with --dry-run, and without a cluster: it compares with a commit", code=1)
     if head is not None and base is None:
         fail("--head goes with --base", code=1)
+    if watch and (head is not None or live or kubeconfig or not dry_run or output is not Format.TEXT):
+        fail("--watch goes with --dry-run, on a terminal and without a cluster", code=1)
     if context is not None and kubeconfig is None:
         fail("--context goes with --kubeconfig; an environment names its own in data_plane", code=1)
+    rules = policy_of(policy, approve or ())
+    if watch:
+        _watch(file, base, environment, rules)
     if base is not None:
-        report = _review(file, base, head, environment)
-        _print_report(report, output, detailed=detailed_exitcode)
+        report = _review(file, base, head, environment, rules)
+        print_report(report, output, detailed=detailed_exitcode)
         _end(report, detailed=detailed_exitcode)
     if dry_run and not (live or kubeconfig):
         from reconciler import offline
 
-        loaded = offline.load(paths_of(file))
+        loaded = offline.load(paths_of(file), rules)
         _check_environments(environment, loaded)
-        report = offline.preview(loaded, environment or ())
-        _print_report(report, output, detailed=detailed_exitcode)
+        report = offline.preview(loaded, environment or (), rules)
+        print_report(report, output, detailed=detailed_exitcode)
         _end(report, detailed=detailed_exitcode)
     from reconciler import reconcile as story
 
-    request = _request(file, home_of(home), environment, approve, mirrors=mirror, wait_s=wait)
+    request = _request(file, home_of(home), environment, approve, mirrors=mirror, wait_s=wait, rules=rules)
     if dry_run:
         with closing(clusters_of(home, kubeconfig, context)) as clusters:
             report = story.preview(request, clusters, now)
             warn(clusters.warnings())
-        _print_report(report, output, detailed=detailed_exitcode)
+        print_report(report, output, detailed=detailed_exitcode)
     else:
         if mirror:
             from reconciler import local
@@ -155,7 +169,7 @@ def reconcile(
         with closing(clusters_of(home, kubeconfig, context)) as clusters:
             report = story.reconcile(request, clusters, _teller(output), now)
             warn(clusters.warnings())
-        _print_end(report, output, detailed=detailed_exitcode)
+        print_end(report, output, detailed=detailed_exitcode)
     _end(report, detailed=detailed_exitcode)
 
 
@@ -166,15 +180,15 @@ def reconcile(
         codes="0 valid, 1 not",
     )
 )
-def validate(file: Paths = None, *, output: Output = Format.TEXT) -> None:
+def validate(file: Paths = None, *, output: Output = Format.TEXT, policy: PolicyFile = None) -> None:
     """Checks the specs, and says everything that is wrong at once."""
     from reconciler import offline
     from reconciler.report import Report
 
-    loaded = offline.load(paths_of(file))
+    loaded = offline.load(paths_of(file), policy_of(policy))
     # What no single spec can know: whether it can be rendered, and whether two of them want one object.
     report = Report(offline.preview(loaded).problems)
-    _print_problems(report, output, count=loaded.catalog.size)
+    print_problems(report, output, loaded.catalog)
     _end(report)
 
 
@@ -292,6 +306,7 @@ def down(*, home: Home = None) -> None:
 
 
 records.register(app)
+authors.register(app)
 daemon.register(app)
 
 
@@ -337,21 +352,44 @@ def _request(
     *,
     mirrors: list[str] | None,
     wait_s: float,
+    rules: Policy,
 ) -> Request:
     from reconciler.reconcile import Request
 
     if not 0 <= wait_s < float("inf"):  # NaN too is never over
         fail(f"--wait wants a number of seconds, not {wait_s}", code=1)
     only, lifted = frozenset(environments or ()), frozenset(approved or ())
-    return Request(paths_of(files), home, only, lifted, mirrors_of(mirrors), wait_s)
+    return Request(paths_of(files), home, only, lifted, mirrors_of(mirrors), wait_s, rules)
 
 
-def _review(files: list[Path] | None, base: str, head: str | None, environments: list[str] | None) -> Report:
+def _watch(files: list[Path] | None, base: str | None, environments: list[str] | None, rules: Policy) -> NoReturn:
+    """A screen after each save: what is wrong, and what has changed since the base, or since it began."""
+    from reconciler import review
+    from reconciler.report import text
+    from reconciler.source import checkout
+    from reconciler.source.watch import changes
+
+    paths, screen = paths_of(files), sys.stdout.isatty()
+    try:
+        for report, seconds in review.follow(paths, base, environments or (), changes(paths), rules):
+            write("\x1b[2J\x1b[H" if screen else "")
+            write_lines(text.report(report, width=columns(), color=colors(sys.stdout)))
+            write(f"{now():%H:%M:%S}  planned in {seconds * 1000:.0f} ms; watching {', '.join(map(str, paths))}\n")
+    except (checkout.CheckoutError, OSError) as error:
+        fail(str(error), code=1)
+    except KeyboardInterrupt:
+        pass
+    raise typer.Exit(0)
+
+
+def _review(
+    files: list[Path] | None, base: str, head: str | None, environments: list[str] | None, rules: Policy
+) -> Report:
     from reconciler import review
     from reconciler.source import checkout
 
     try:
-        return review.preview(paths_of(files), base, head, environments or ())
+        return review.preview(paths_of(files), base, head, environments or (), rules)
     except checkout.TooShallowError as error:
         fail(str(error), code=3)
     except checkout.CheckoutError as error:
@@ -366,15 +404,6 @@ def _check_environments(names: list[str] | None, loaded: Loaded) -> None:
 
 
 # -- printing -------------------------------------------------------------------------------------------------------
-
-
-def _print_report(report: Report, output: Format, *, detailed: bool) -> None:
-    from reconciler.report import machine, text
-
-    if output is Format.TEXT:
-        write_lines(text.report(report, width=columns(), color=colors(sys.stdout)))
-    else:
-        write(machine.report(report, output.value, detailed=detailed))
 
 
 def _teller(output: Format) -> Callable[[Plan | Done | Told], None]:
@@ -397,25 +426,6 @@ def _teller(output: Format) -> Callable[[Plan | Done | Told], None]:
 
 def _silent(_: Plan | Done | Told) -> None:
     """Programs read one document, at the end."""
-
-
-def _print_end(report: Report, output: Format, *, detailed: bool) -> None:
-    from reconciler.report import machine, text
-
-    if output is Format.TEXT:
-        write_lines(text.end(report, color=colors(sys.stdout)))
-    else:
-        write(machine.report(report, output.value, detailed=detailed))
-
-
-def _print_problems(report: Report, output: Format, count: int) -> None:
-    from reconciler.report import machine, text
-
-    if output is Format.TEXT:
-        write_lines(text.problems(report.problems, color=colors(sys.stdout)))
-        write_lines([text.verdict(report.problems, count)])
-    else:
-        write(machine.report(report, output.value))
 
 
 def _end(report: Report, *, detailed: bool = False) -> NoReturn:

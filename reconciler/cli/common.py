@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from reconciler.clusters import Clusters
+    from reconciler.policy import Policy
 
 
 def epilog(*examples: str, codes: str) -> str:
@@ -28,6 +29,18 @@ class Format(StrEnum):
     TEXT = "text"
     JSON = "json"
     YAML = "yaml"
+    MARKDOWN = "markdown"  #: a comment on a pull request
+    GITHUB = "github"  #: annotations in a workflow of GitHub Actions, and its job's summary
+    SARIF = "sarif"  #: code scanning
+    JUNIT = "junit"  #: tests, for any CI system
+
+
+class DataFormat(StrEnum):
+    """How anything else is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    YAML = "yaml"
 
 
 Paths = Annotated[
@@ -36,11 +49,31 @@ Paths = Annotated[
         "--file", "-f", help="A spec file, or a folder of them. Default: specs/, or this folder.", metavar="PATH"
     ),
 ]
+
+
+def _environments(ctx: typer.Context) -> list[str]:
+    """What completes the name of an environment: those in the files that the command is to read."""
+    from reconciler.authors import completion
+    from reconciler.source import files
+
+    return completion.environments(files.read(paths_of(ctx.params.get("file"))).content)
+
+
 Environments = Annotated[
     list[str] | None,
-    typer.Option("--environment", "-e", help="Only this environment; may be given again.", metavar="NAME"),
+    typer.Option(
+        "--environment",
+        "-e",
+        help="Only this environment; may be given again.",
+        metavar="NAME",
+        autocompletion=_environments,
+    ),
 ]
-Output = Annotated[Format, typer.Option("--output", "-o", help="text, json or yaml.", metavar="FORMAT")]
+Output = Annotated[
+    Format,
+    typer.Option("--output", "-o", help="text, json, yaml, markdown, github, sarif or junit.", metavar="FORMAT"),
+]
+DataOutput = Annotated[DataFormat, typer.Option("--output", "-o", help="text, json or yaml.", metavar="FORMAT")]
 Home = Annotated[
     Path | None, typer.Option("--home", help="The embedded data plane's folder. Default: $TRUEUP_HOME, or .trueup.")
 ]
@@ -52,6 +85,29 @@ Mirrors = Annotated[
     list[str] | None,
     typer.Option("--mirror", help="Read repositories whose URL begins with FROM at TO instead.", metavar="FROM=TO"),
 ]
+
+
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy", help="Rules of your own, in CEL. Default: .trueup-policy.yaml, if it is there.", metavar="PATH"
+    ),
+]
+
+
+def policy_of(given: Path | None, approvals: Iterable[str] = ()) -> Policy:
+    """The rules of the organisation; none where no file was named and the usual one is not there."""
+    from reconciler import policy
+    from reconciler.source import files
+
+    path = given or Path(policy.FILE)
+    if given is None and not path.is_file():
+        return policy.NONE
+    found = files.read([path])
+    for problem in found.problems:
+        fail(f"{problem.file}: {problem.message}", code=1)
+    ((name, content),) = found.content.items()
+    return policy.read(name, content, approvals)
 
 
 def home_of(given: Path | None) -> Path:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reconciler.cli.common import (
-    Format,
+    DataFormat,
+    DataOutput,
     Home,
     Kubeconfig,
     KubeContext,
     Mirrors,
-    Output,
     Paths,
     colors,
     columns,
@@ -60,7 +60,6 @@ def register(app: typer.Typer) -> None:
     app.command(epilog=_looking("reconcile history churn", "reconcile history churn -o json | jq '.promotions[0]'"))(
         history
     )
-    app.command(epilog=_looking("reconcile explain churn.default.production.1a2b3c4d-1"))(explain)
     app.command(
         epilog=epilog(
             "reconcile approve churn.default.production.1a2b3c4d-1 -m 'seen in staging for a week'",
@@ -108,7 +107,7 @@ def _looking(*examples: str) -> str:
 def status(
     file: Paths = None,
     *,
-    output: Output = Format.TEXT,
+    output: DataOutput = DataFormat.TEXT,
     home: Home = None,
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
@@ -127,7 +126,7 @@ def status(
     code = report.exit_code(standing, now()) if standing else ExitCode.FINE
     builds = [build for build in ledger.builds.values() if not build.is_finished]
     promotions = [promotion for promotion in ledger.promotions if not promotion.is_finished]
-    if output is not Format.TEXT:
+    if output is not DataFormat.TEXT:
         found = report.as_data(standing, now()) if standing else None
         _print_data({"standing": found, **story.as_data(builds, promotions)}, output)
         raise typer.Exit(int(code))
@@ -160,7 +159,7 @@ def history(
     environment: Annotated[
         str | None, typer.Option("--environment", "-e", help="Only what happened there.", metavar="NAME")
     ] = None,
-    output: Output = Format.TEXT,
+    output: DataOutput = DataFormat.TEXT,
     home: Home = None,
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
@@ -181,7 +180,7 @@ def history(
             fail(f"nothing of {model} is recorded in {environment!r}; there are: {', '.join(known)}", code=1)
         builds = [b for b in builds if b.spec.environment == environment]
         promotions = [p for p in promotions if p.spec.environment == environment]
-    if output is Format.TEXT:
+    if output is DataFormat.TEXT:
         write_lines(story.history(builds, promotions, width=columns()))
     else:
         _print_data(story.as_data(builds, promotions), output)
@@ -190,7 +189,7 @@ def history(
 def explain(
     promotion: PromotionName,
     *,
-    output: Output = Format.TEXT,
+    output: DataOutput = DataFormat.TEXT,
     home: Home = None,
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
@@ -202,7 +201,7 @@ def explain(
         ledger = opened.ledger
         found = decisions.find(ledger.promotions, promotion)
     build = ledger.build(found.spec.build)
-    if output is not Format.TEXT:
+    if output is not DataFormat.TEXT:
         _print_data(story.as_data([build] if build else [], [found]), output)
         return
     same = [p for p in ledger.promotions if p.spec.build == found.spec.build and p.spec.model == found.spec.model]
@@ -499,7 +498,7 @@ def analytics_init(
 # -- printing ----------------------------------------------------------------------------------------------------------
 
 
-def _print_data(data: Mapping[str, object], output: Format) -> None:
+def _print_data(data: Mapping[str, object], output: DataFormat) -> None:
     from reconciler.report import machine
 
     write(machine.data(data, output.value))

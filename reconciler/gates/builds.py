@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from reconciler.gates.values import Finding, Reason, decide, number, number_in, shown
 from reconciler.records import Build, Outcome, Verdict
-from reconciler.specs.wording import listed, nearest
+from reconciler.specs.wording import listed
 from reconciler.warehouse import Answer, Query, QueryError
 from schemas.automation import DeploymentCondition, MetricTrigger
+from schemas.spelling import nearest
 
 #: Names of metrics in a sentence.
 _NAMES = 12

@@ -50,7 +50,7 @@ class Told:
 
 
 class Topic(StrEnum):
-    """What a sentence about a change of the specs is about; the most important first: where room is short, they stay."""
+    """What a sentence about a change of the specs is about, in order of importance: where room is short, it counts."""
 
     UNREAD = "unread"  #: nobody can say what becomes of it: its specs are wrong
     REMOVED = "removed"  #: somebody's predictions, a model or an environment go
@@ -83,8 +83,9 @@ class Effect:
 class Base:
     """The commit that the specs are compared with, instead of a cluster.
 
-    `ref` is what was asked for, `commit` where the two histories parted (40 hex digits). `files` are the spec files that
-    differ. `problems` are the errors of the base itself: what is broken there is compared as if it were not there.
+    `ref` is what was asked for, `commit` where the two histories parted (40 hex digits; "": the files as they were in
+    the beginning). `files` are the spec files that differ. `problems` are the errors of the base itself: what is broken
+    there is compared as if it were not there.
     """
 
     ref: str

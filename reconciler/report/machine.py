@@ -9,12 +9,12 @@ from typing import Any, Literal
 import orjson
 
 from reconciler.plan import Change, Op, Plan
-from reconciler.report import Done, Report, exit_code, quoted_yaml
+from reconciler.report import Base, Done, Effect, Report, exit_code, quoted_yaml
 from renderers.manifest import Body, ObjectId, Origin
 from schemas.problem import Problem
 
 #: Grows by a minor version when keys are added, and by a major one when a reader could break.
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 SCHEMA_FILE = files("reconciler.report") / "report.schema.json"
 
 
@@ -43,11 +43,32 @@ def as_data(report: Report, *, detailed: bool = False) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "exit_code": int(exit_code(report, detailed=detailed)),
+        "base": None if report.base is None else _base(report.base),
+        "effects": [_effect(effect) for effect in report.effects],
         "problems": [_problem(problem) for problem in report.problems],
         "plan": None if report.plan is None else _plan(report.plan),
         "results": [_result(done) for done in report.done],
         "told": [{"where": told.where, "message": told.message} for told in report.told],
         "trouble": [{"where": trouble.where, "message": trouble.message} for trouble in report.trouble],
+    }
+
+
+def _base(base: Base) -> dict[str, Any]:
+    return {
+        "ref": base.ref,
+        "commit": base.commit,
+        "files": list(base.files),
+        "problems": [_problem(problem) for problem in base.problems],
+    }
+
+
+def _effect(effect: Effect) -> dict[str, Any]:
+    return {
+        "environment": effect.environment,
+        "model": effect.model,
+        "topic": effect.topic.value,
+        "text": effect.text,
+        "origin": _origin(effect.origin),
     }
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from textwrap import wrap
+from posixpath import commonprefix
 from typing import Any
-
-import orjson
 
 from reconciler.diff import FieldChange
 from reconciler.plan import SUSPENDED, Change, Guard, Op, Plan
-from reconciler.report import Done, Outcome, Report, Told, Trouble
+from reconciler.report import Base, Done, Effect, Outcome, Report, Told, Topic, Trouble
+from reconciler.report.columns import width_of, wrap
 from schemas.problem import Problem
 
 #: Sign and colour (ANSI SGR) of each operation.
@@ -46,16 +46,46 @@ _SUMMARY = (
 )
 #: No value of a field takes more of the screen than this many characters.
 _VALUE_LIMIT = 300
+#: A terminal that is narrower than this breaks lines by itself.
+_NARROWEST = 40
+_TOPICS = {Topic.UNREAD: ("?", YELLOW), Topic.REMOVED: ("-", RED)}
+_IMPORTANCE = {topic: number for number, topic in enumerate(Topic)}
 
 
 def report(report: Report, *, width: int, color: bool) -> Iterator[str]:
-    """All of a preview: problems, the plan, what is in the way."""
+    """All of a preview: what a change does, problems, the plan, what is in the way."""
+    if report.base is not None:
+        yield from _base(report.base, width=width, color=color)
+    if report.base is not None or report.effects:
+        yield from _effects(report.effects, width=width, color=color)
+        yield ""
     yield from problems(report.problems, color=color)
     if report.plan is not None:
+        if report.base is not None:
+            yield from wrapped("What follows is as if the base were what runs.", "", width, DIM, color=color)
         yield from plan(report.plan, width=width, color=color)
     for one in report.told:
         yield from told(one, width=width, color=color)
-    yield from _troubles(report.trouble, color=color)
+    yield from _troubles(report.trouble, width=width, color=color)
+
+
+def differing(base: Base) -> str:
+    """`2 files differ`."""
+    number = len(base.files)
+    return f"{counted(number, 'file')} differ{'s' if number == 1 else ''}" if number else "no file differs"
+
+
+def most_important_first(effects: Iterable[Effect]) -> list[Effect]:
+    """By topic, and otherwise in the order in which they are."""
+    return sorted(effects, key=lambda effect: _IMPORTANCE[effect.topic])
+
+
+def by_importance(effects: Iterable[Effect]) -> list[tuple[str, list[tuple[str, list[Effect]]]]]:
+    """Environment -> model -> what changes there. At each level, what has the most important of all comes first."""
+    groups: dict[str, dict[str, list[Effect]]] = {}
+    for effect in most_important_first(effects):
+        groups.setdefault(effect.environment, {}).setdefault(effect.model, []).append(effect)
+    return [(environment, list(models.items())) for environment, models in groups.items()]
 
 
 def problems(problems: Sequence[Problem], *, color: bool) -> Iterator[str]:
@@ -91,7 +121,7 @@ def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
     yield from wrapped(headline(plan), "", width, BOLD, color=color)
     if plan.offline:
         offline = "Offline: shown as if nothing existed yet; --live compares with the clusters."
-        yield from wrap(offline, max(width, 40))
+        yield from wrap(offline, max(width, _NARROWEST))
     shown = [change for change in plan.changes if change.op is not Op.UNCHANGED]
     for environment, changes in _by_environment(shown, plan):
         yield ""
@@ -105,7 +135,7 @@ def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
             yield from wrapped(f"held: {clean(shared)}", "  ", width, DIM, color=color)
         incomplete = any(g.rule == "prune/incomplete" for g in plan.guards if g.environment == environment)
         for title, theirs in _by_spec(changes, "asked for by no valid spec" if incomplete else _UNWANTED):
-            yield from wrap(title, max(width, 40), initial_indent="  ", subsequent_indent="    ")
+            yield from wrap(title, max(width, _NARROWEST), "  ", "    ")
             for change in theirs:
                 yield from _change(change, shared, width=width, color=color)
         origins = {change.origin for change in changes}
@@ -117,17 +147,23 @@ def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
 
 def headline(plan: Plan) -> str:
     """`Plan 3f9a1c2e77aa: 34 to create, 1 to delete.`"""
+    counts = counted_changes(plan.changes)
     suspended = sum(change.held == SUSPENDED for change in plan.changes)
-    held = sum(bool(change.held) for change in plan.changes) - suspended
-    numbers = {op: sum(change.op is op and not change.held for change in plan.changes) for op, _ in _SUMMARY}
-    counts = [f"{numbers[op]} {words}" for op, words in _SUMMARY if numbers[op]]
-    counts += [f"{held} held"] if held else []
     if not counts and not suspended:
         return "Nothing is planned."
     if all(change.op is Op.UNCHANGED or change.held == SUSPENDED for change in plan.changes):
         also = f" ({suspended} in suspended environments)" if suspended else ""
-        return f"Nothing to do: {counted(numbers[Op.UNCHANGED], 'object')} as the specs ask for{also}."
-    return f"Plan {plan.id}: {', '.join(counts)}."
+        unchanged = sum(change.op is Op.UNCHANGED and not change.held for change in plan.changes)
+        return f"Nothing to do: {counted(unchanged, 'object')} as the specs ask for{also}."
+    return f"Plan {plan.id}: {counts}."
+
+
+def counted_changes(changes: Sequence[Change]) -> str:
+    """`34 to create, 1 to delete, 2 held`; what is suspended is not counted."""
+    numbers = {op: sum(change.op is op and not change.held for change in changes) for op, _ in _SUMMARY}
+    held = sum(change.held not in ("", SUSPENDED) for change in changes)
+    counts = [f"{numbers[op]} {words}" for op, words in _SUMMARY if numbers[op]]
+    return ", ".join([*counts, f"{held} held"] if held else counts)
 
 
 def done(done: Done, *, color: bool) -> Iterator[str]:
@@ -143,25 +179,28 @@ def told(told: Told, *, width: int, color: bool) -> Iterator[str]:
     yield from wrapped(f"· {clean(told.where)}: {clean(told.message)}", "", width, CYAN, color=color)
 
 
-def end(report: Report, *, color: bool) -> Iterator[str]:
+def end(report: Report, *, width: int, color: bool) -> Iterator[str]:
     """What a run came to, problems included, so that they are the last thing on the screen."""
     yield ""
     yield from problems(report.problems, color=color)
-    yield from _troubles(report.trouble, color=color)
+    yield from _troubles(report.trouble, width=width, color=color)
     counts = {outcome: sum(one.outcome is outcome for one in report.done) for outcome in Outcome}
     words = ", ".join(f"{number} {outcome}" for outcome, number in counts.items() if number)
     # What is suspended is as the specs ask for.
     held = sum(change.held not in ("", SUSPENDED) for change in report.plan.changes) if report.plan else 0
     words = ", ".join(filter(None, (words, f"{held} held" if held else "")))
     unsettled = report.trouble or held or counts[Outcome.FAILED] or counts[Outcome.BLOCKED] or counts[Outcome.WAITING]
+    sentences = []
     if words:
-        yield f"Done: {words}."
+        sentences.append(f"Done: {words}.")
     elif not report.trouble and not report.problems:
-        yield "Done: nothing was left to do."
+        sentences.append("Done: nothing was left to do.")
     if report.overdue:
-        yield "The time to wait is over, and not everything is ready."
+        sentences.append("The time to wait is over, and not everything is ready.")
     if unsettled or any(problem.severity == "error" for problem in report.problems):
-        yield "Not everything is as the specs ask for; the next run goes on from here."
+        sentences.append("Not everything is as the specs ask for; the next run goes on from here.")
+    for sentence in sentences:
+        yield from wrap(sentence, max(width, _NARROWEST), "", "  ")
 
 
 def clean(text: str) -> str:
@@ -177,7 +216,7 @@ def _change(change: Change, shared: str, *, width: int, color: bool) -> Iterator
     for words in _remarks(change, shared):
         yield from wrapped(words, "        ", width, DIM, color=color)
     for line in change.traffic or ():
-        yield from wrap(clean(line), max(width, 40), initial_indent=" " * 8, subsequent_indent=" " * 10)
+        yield from wrap(clean(line), max(width, _NARROWEST), " " * 8, " " * 10)
     for field in change.fields:
         # Backend by backend and rule by rule, they say once more how requests move.
         if change.traffic is None or not field.path.startswith("spec.rules"):
@@ -196,7 +235,7 @@ def _remarks(change: Change, shared: str) -> Iterator[str]:
 
 
 def _field(field: FieldChange, *, width: int, color: bool) -> Iterator[str]:
-    old, new = (None if value is None else _value(value) for value in field[1:])
+    old, new = values(field)
     path = clean(field.path)
     if old is None:
         line = f"{path}: {new} (new)"
@@ -204,20 +243,35 @@ def _field(field: FieldChange, *, width: int, color: bool) -> Iterator[str]:
         line = f"{path}: {old} (removed)"
     else:
         line = f"{path}: {old} -> {new}"
-    if len(line) + 8 <= width:
+    if width_of(line) + 8 <= width:
         yield f"        {line}"
         return
-    yield f"        {path}:"
+    yield from wrap(f"{path}:", max(width, _NARROWEST), " " * 8, " " * 10)
     if old is not None:
         yield from wrapped(f"- {old}", "          ", width, 31, color=color)
     if new is not None:
         yield from wrapped(f"+ {new}", "          ", width, 32, color=color)
 
 
-def _value(value: Any) -> str:
-    text = value if isinstance(value, str) and value else orjson.dumps(value).decode()
-    text = clean(text)
-    return text if len(text) <= _VALUE_LIMIT else f"{text[:_VALUE_LIMIT]}… ({len(text)} characters)"
+def values(field: FieldChange) -> tuple[str | None, str | None]:
+    """The old and the new value, each on one line, clean; of long ones, a part with what differs. None is absent."""
+    old, new = (None if value is None else _one_line(value) for value in field[1:])
+    if old is None or new is None or max(len(old), len(new)) <= _VALUE_LIMIT:
+        return _cut(old), _cut(new)
+    start = max(0, len(commonprefix((old, new))) - _VALUE_LIMIT // 4)
+    return _cut(old, start), _cut(new, start)
+
+
+def _one_line(value: Any) -> str:
+    is_text = isinstance(value, str) and value
+    return clean(value if is_text else json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def _cut(text: str | None, start: int = 0) -> str | None:
+    if text is None or (start == 0 and len(text) <= _VALUE_LIMIT):
+        return text
+    end = start + _VALUE_LIMIT
+    return f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''} ({len(text)} characters)"
 
 
 def _by_environment(changes: Iterable[Change], plan: Plan) -> Iterator[tuple[str, list[Change]]]:
@@ -242,19 +296,46 @@ def _by_spec(changes: Sequence[Change], unwanted: str) -> Iterator[tuple[str, li
 
 
 def _guard(guard: Guard, *, width: int, color: bool) -> Iterator[str]:
-    approve = f" If that is meant: reconcile --approve {guard.approval}" if guard.approval else ""
-    yield from wrapped(f"! {clean(guard.message)}.{approve}", "  ", width, RED, color=color)
+    yield from wrapped(f"! {clean(guard.message)}.", "  ", width, RED, color=color)
+    if guard.approval:
+        # On a line of its own, unbroken: it is there to be copied.
+        yield painted(f"    If that is meant: reconcile --approve {guard.approval}", RED, color)
 
 
-def _troubles(troubles: Sequence[Trouble], *, color: bool) -> Iterator[str]:
+def _base(base: Base, *, width: int, color: bool) -> Iterator[str]:
+    against = f"{base.ref} at {base.commit[:12]}" if base.commit else "how the files were in the beginning"
+    words = f"Compared with {against}: {differing(base)}."
+    yield from wrapped(clean(words), "", width, BOLD, color=color)
+    if base.problems:
+        words = f"The base has {counted(len(base.problems), 'error')}; what is broken there counts as absent:"
+        yield from wrapped(words, "", width, YELLOW, color=color)
+    for problem in base.problems:
+        where = f"{problem.file}:{problem.line}:{problem.column}"
+        yield from wrapped(clean(f"{where}: {problem.message}"), "  ", width, DIM, color=color)
+
+
+def _effects(effects: Sequence[Effect], *, width: int, color: bool) -> Iterator[str]:
+    if not effects:
+        yield "No model, environment or automation is changed."
+    for environment, models in by_importance(effects):
+        yield ""
+        yield painted(clean(environment) or "in general", BOLD, color)
+        for model, theirs in models:
+            if model:
+                yield f"  {clean(model)}"
+            for effect in theirs:
+                sign, paint = _TOPICS.get(effect.topic, ("·", 0))
+                yield from wrapped(f"{sign} {clean(effect.text)}", "    " if model else "  ", width, paint, color=color)
+
+
+def _troubles(troubles: Sequence[Trouble], *, width: int, color: bool) -> Iterator[str]:
     for trouble in troubles:
-        yield f"{painted('!', RED, color)} {clean(trouble.where)}: {clean(trouble.message)}"
+        yield from wrapped(f"! {clean(trouble.where)}: {clean(trouble.message)}", "", width, RED, color=color)
 
 
 def wrapped(text: str, indent: str, width: int, paint: int, *, color: bool) -> Iterator[str]:
     """Lines of at most `width` columns; what does not fit goes two columns deeper. `paint`: an ANSI SGR code."""
-    lines = wrap(text, max(width, 40), initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
-    yield from (painted(line, paint, color) for line in lines)
+    yield from (painted(line, paint, color) for line in wrap(text, max(width, _NARROWEST), indent, f"{indent}  "))
 
 
 def counted(number: int, noun: str) -> str:
@@ -263,5 +344,5 @@ def counted(number: int, noun: str) -> str:
 
 
 def painted(text: str, code: int, color: bool) -> str:
-    """The text in a colour (an ANSI SGR code), where colours are wanted."""
-    return f"\x1b[{code}m{text}\x1b[0m" if color else text
+    """The text in a colour (an ANSI SGR code; 0: as it is), where colours are wanted."""
+    return f"\x1b[{code}m{text}\x1b[0m" if color and code else text

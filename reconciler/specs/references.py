@@ -12,7 +12,7 @@ from reconciler.specs.environments import circles, shared_namespaces, with_those
 from reconciler.specs.names import Scope
 from reconciler.specs.places import Places
 from reconciler.specs.typed import Found, Key, plain_name
-from reconciler.specs.wording import nearest, sentence
+from reconciler.specs.wording import sentence
 from renderers import audiences
 from renderers.catalog import Catalog, Placed, promotion_order, units
 from schemas.audience import Audience
@@ -22,6 +22,7 @@ from schemas.build import Build
 from schemas.document import KINDS
 from schemas.environment import Environment
 from schemas.problem import Path, Problem
+from schemas.spelling import nearest
 from schemas.variation import Traffic, Variation
 
 
@@ -245,7 +246,7 @@ def _unsound_audience(found: Found[Any], places: Places) -> Iterator[Problem]:
 
 
 #: Names of variables whose values are credentials; TOKENIZER and KEY_COLUMN are not among them.
-_CREDENTIAL = re.compile(
+CREDENTIAL = re.compile(
     r"(^|_)(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?|API_?KEY|(ACCESS|PRIVATE|SECRET)_KEY)$", re.IGNORECASE
 )
 
@@ -253,7 +254,7 @@ _CREDENTIAL = re.compile(
 def _secrets_in_the_open(found: Found[Any], places: Places) -> Iterator[Problem]:
     for path, variables in _variables(found.spec):
         for name, value in variables:
-            if _CREDENTIAL.search(name) and not value.startswith("secret."):
+            if CREDENTIAL.search(name) and not value.startswith("secret."):
                 message = f"The variable {name} looks like a credential, which everybody can read here."
                 hint = "write secret.NAME-OF-A-SECRET as its value"
                 where = (*path, "env_vars", name)

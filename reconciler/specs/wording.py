@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from schemas.document import KINDS
 from schemas.problem import Path, Problem, quoted
 from schemas.reader import Document
 from schemas.scalar import meaning
+from schemas.spelling import nearest
 
 
 class Fault(NamedTuple):
@@ -358,36 +358,6 @@ def _shown(value: Any) -> str:
 
 def _literal(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-#: What the platform calls a field in its other forms (command line, deploy and build files) -> what it is called here.
-_ELSEWHERE = {
-    "auto_scaling": "auto_scale_config",
-    "cpus": "cpu_fraction",
-    "deployment_process_timeout_limit": "deployment_timeout",
-    "git_credentials_secret": "git_access_token_secret",
-    "git_secret_ssh": "git_ssh_token_secret",
-    "invert": "negate",
-    "pods": "number_of_pods",
-    "replicas": "number_of_pods",
-    "timeout": "http_request_timeout_ms",
-    "uri": "git_uri",
-    "variation_protected_state": "protected",
-    "workers": "number_of_http_server_workers",
-}
-
-
-def nearest(word: str, candidates: Iterable[str]) -> str:
-    """The candidate that was probably meant; "" for none."""
-    by_lower = {name.lower().replace("-", "_"): name for name in candidates}
-    lowered = word.lower().replace("-", "_")
-    for known in (lowered, _ELSEWHERE.get(lowered)):
-        if known in by_lower:
-            return by_lower[known]
-    if close := get_close_matches(lowered, by_lower, n=1):
-        return by_lower[close[0]]
-    holding = [low for low in by_lower if lowered in low] if len(lowered) > 2 else []
-    return by_lower[holding[0]] if len(holding) == 1 else ""
 
 
 def _one_of(word: str, candidates: list[str], known: list[str]) -> str:

@@ -137,6 +137,14 @@ def test_a_threshold_of_sql_is_a_question() -> None:
     assert f"a build is promoted when its f1 is at least the answer of {query}; before" in found
 
 
+def test_a_variation_that_an_automation_implies_takes_the_place_of_one_that_was_written() -> None:
+    written = (
+        "    - {model: churn, name: trained, environments: [staging], automation: nightly, deployment: {memory: 4Gi}}\n"
+    )
+    text = BASE.replace("  automations:\n", f"{written}  automations:\n")
+    assert [one.text for one in effects.between(catalog(text), catalog(BASE))] == ["trained: memory 4Gi -> 2Gi"]
+
+
 def test_no_gate_at_all_is_said() -> None:
     (found,) = said(('\n      deployment_condition: {metric_name: f1, threshold: "0.9"}', ""))
     assert "every build that succeeds is promoted" in found

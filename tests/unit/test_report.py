@@ -115,7 +115,7 @@ class TestText:
 
     def test_the_end_of_a_run_counts_outcomes(self):
         done = (Done(change(), Outcome.APPLIED), Done(change(), Outcome.FAILED, "no"))
-        page = "\n".join(text.end(Report(plan=plan.assemble([change()]), done=done), color=False))
+        page = "\n".join(text.end(Report(plan=plan.assemble([change()]), done=done), width=80, color=False))
         assert "Done: 1 applied, 1 failed." in page
         assert "Not everything is as the specs ask for" in page
 
