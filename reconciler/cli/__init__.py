@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from reconciler.cli import authors, daemon, records
+from reconciler.cli import authors, daemon, importing, records
 from reconciler.cli.common import (
     Environments,
     Format,
@@ -227,7 +227,9 @@ def render(
 
 @app.command(
     epilog=epilog(
-        "reconcile schema > document.schema.json    for an editor",
+        "reconcile schema > trueup.schema.json      for an editor: put it beside the specs, and on top of each",
+        "                                           # yaml-language-server: $schema=../trueup.schema.json",
+        "reconcile schema --modeline                that line, for the schema of this installation",
         "reconcile schema plan                      what `reconcile -o json` prints",
         "reconcile schema --crds | kubectl apply --server-side -f -",
         codes="0 printed, 1 there is no such kind",
@@ -240,6 +242,9 @@ def schema(
     *,
     crds: Annotated[
         bool, typer.Option("--crds", help="Print the CustomResourceDefinitions of the records instead.")
+    ] = False,
+    modeline: Annotated[
+        bool, typer.Option("--modeline", help="Print the line by which a spec file shows an editor its schema.")
     ] = False,
 ) -> None:
     """Prints the JSON Schema of a kind, of a whole document, or of the plan's JSON."""
@@ -257,6 +262,9 @@ def schema(
         known[name] = files("schemas") / f"{name}.schema.json"
     if kind not in known:
         fail(f"there is no kind {kind!r}; there are {', '.join(known)}", code=1)
+    if modeline:
+        write(f"# yaml-language-server: $schema={Path(str(known[kind])).as_uri()}\n")
+        return
     write(known[kind].read_text(encoding="utf-8"))
 
 
@@ -308,6 +316,7 @@ def down(*, home: Home = None) -> None:
 records.register(app)
 authors.register(app)
 daemon.register(app)
+importing.register(app)
 
 
 def main() -> None:

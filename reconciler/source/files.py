@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -46,15 +46,18 @@ class Files:
         return not self.problems
 
 
-def read(paths: Sequence[Path], limits: Limits = DEFAULT_LIMITS) -> Files:
-    """Reads the spec files below each folder (*.yaml, *.yml), and each file that is named itself.
+SUFFIXES = (".yaml", ".yml")
+
+
+def read(paths: Sequence[Path], limits: Limits = DEFAULT_LIMITS, suffixes: tuple[str, ...] = SUFFIXES) -> Files:
+    """Reads the spec files below each folder (*.yaml, *.yml, or what ends otherwise), and each file that is named.
 
     Hidden files, hidden folders and `node_modules` are left out. A symbolic link is followed where it stays in
     the folder that was given; a file that it shows a second time is read once. A link that leads elsewhere could
     show this machine's secrets in a problem's text, and is refused. A path without any spec file is a problem:
     an empty answer would mean "delete everything". Raises nothing for what it finds.
     """
-    reader = _Reader(limits)
+    reader = _Reader(limits, suffixes)
     try:
         for path in paths:
             reader.read(path)
@@ -65,7 +68,6 @@ def read(paths: Sequence[Path], limits: Limits = DEFAULT_LIMITS) -> Files:
     return reader.files()
 
 
-_SUFFIXES = (".yaml", ".yml")
 #: O_NONBLOCK: opening a pipe that took a file's place would wait for a writer.
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
@@ -81,10 +83,11 @@ class EnoughError(Exception):
 class Collection:
     """What was read so far, held within the limits."""
 
-    __slots__ = ("bytes", "content", "found", "limits", "problems")
+    __slots__ = ("bytes", "content", "found", "limits", "problems", "suffixes")
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, suffixes: tuple[str, ...] = SUFFIXES) -> None:
         self.limits = limits
+        self.suffixes = suffixes
         self.bytes = 0
         self.found = 0  #: spec files and problems, each as often as it was met
         self.content: dict[str, bytes] = {}
@@ -127,8 +130,20 @@ class Collection:
         self.refuse(folder, "source/too-deep", f"The folder lies more than {self.limits.depth} folders deep.")
 
     def no_specs(self, folder: str) -> None:
-        message = f"There is no spec file ({' or '.join('*' + suffix for suffix in _SUFFIXES)}) in this folder."
+        message = f"There is no spec file ({' or '.join('*' + suffix for suffix in self.suffixes)}) in this folder."
         self.refuse(folder, "source/no-specs", message, "name the folder that has them")
+
+
+def lookalikes(names: Iterable[str]) -> list[Problem]:
+    """Warnings of files whose names differ in nothing but case: macOS and Windows check out only one of them."""
+    first: dict[str, str] = {}
+    found = []
+    for name in sorted(names):
+        other = first.setdefault(name.casefold(), name)
+        if other != name:
+            message = f"The name differs from {other} in nothing but case: macOS and Windows would keep one of the two."
+            found.append(Problem(name, 1, 1, (), "source/differs-in-case", message, "rename one of them", "warning"))
+    return found
 
 
 class _Reader(Collection):
@@ -195,9 +210,9 @@ class _Reader(Collection):
                     self._link(name, f"{prefix}{name}", place)
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
-                elif is_spec(name) and entry.is_file(follow_symlinks=False):
+                elif is_spec(name, self.suffixes) and entry.is_file(follow_symlinks=False):
                     self._file(name, descriptor, f"{prefix}{name}")
-                elif is_spec(name):
+                elif is_spec(name, self.suffixes):
                     self._not_a_file(f"{prefix}{name}")
         return folders
 
@@ -207,7 +222,7 @@ class _Reader(Collection):
             mode = os.stat(real).st_mode  # noqa: PTH116 - as above
         except OSError as error:
             return self.refuse(name, "source/symbolic-link", f"The symbolic link leads nowhere: {_text(error)}.")
-        if not (stat.S_ISDIR(mode) or is_spec(link)):
+        if not (stat.S_ISDIR(mode) or is_spec(link, self.suffixes)):
             return None
         hint = "put a copy in its place"
         if not _is_below(real, place.root):
@@ -218,7 +233,7 @@ class _Reader(Collection):
         # nobody means to show: `.git/config` holds the token of the CI job.
         if hidden and not (is_file and all(step.startswith("..") for step in hidden)):
             self.refuse(name, "source/symbolic-link", "The symbolic link leads to a hidden place.", hint)
-        elif is_file and (hidden or not is_spec(real)):
+        elif is_file and (hidden or not is_spec(real, self.suffixes)):
             self._file(real, None, name)
         elif not (is_file or stat.S_ISDIR(mode)):
             self._not_a_file(name)
@@ -265,8 +280,8 @@ class _Place(NamedTuple):
     folder: str
 
 
-def is_spec(name: str) -> bool:
-    return name.lower().endswith(_SUFFIXES)
+def is_spec(name: str, suffixes: tuple[str, ...] = SUFFIXES) -> bool:
+    return name.lower().endswith(suffixes)
 
 
 def is_left_out(name: str) -> bool:
