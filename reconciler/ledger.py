@@ -61,28 +61,37 @@ def read(reader: Reader) -> tuple[Ledger, list[str]]:
 
     Nothing where the cluster does not have their kinds yet: then nothing was ever recorded. Raises `ApiError`.
     """
-    builds, bad_builds = _read(reader, Build)
-    promotions, bad_promotions = _read(reader, Promotion)
-    unreadable = {_place(body): why for body, why in bad_promotions}
-    ledger = Ledger({build.identity.name: build for build in builds}, tuple(promotions), unreadable=unreadable)
-    return ledger, [why for _, why in (*bad_builds, *bad_promotions)]
-
-
-def _read(reader: Reader, kind: type[R]) -> tuple[list[R], list[tuple[Body, str]]]:
-    """The records of a kind; and those that cannot be read, each with the reason."""
-    try:
-        listing = reader.list(API_VERSION, kind_of(kind), namespace=NAMESPACE)
-    except KindMissing:
-        _ready.discard(reader)
-        return [], []
-    records: list[R] = []
+    records: list[Build | Promotion] = []
     bad: list[tuple[Body, str]] = []
-    for body in listing.items:
+    for body in bodies(reader):
         try:
-            records.append(from_body(kind, body))
+            records.append(record_of(body))
         except RecordError as error:
             bad.append((body, f"{error}. It is left out until somebody deletes it"))
-    return records, bad
+    return Ledger(
+        {record.identity.name: record for record in records if isinstance(record, Build)},
+        tuple(record for record in records if isinstance(record, Promotion)),
+        unreadable={_place(body): why for body, why in bad if body["kind"] == kind_of(Promotion)},
+    ), [why for _, why in bad]
+
+
+def bodies(reader: Reader) -> list[Body]:
+    """All records as they are stored, by two requests; none of a kind that the cluster does not have yet.
+
+    Raises `ApiError`.
+    """
+    found: list[Body] = []
+    for kind in (Build, Promotion):
+        try:
+            found += reader.list(API_VERSION, kind_of(kind), namespace=NAMESPACE).items
+        except KindMissing:
+            _ready.discard(reader)
+    return found
+
+
+def record_of(body: Body) -> Build | Promotion:
+    """The record that an object is. Raises RecordError."""
+    return from_body(Build, body) if body["kind"] == kind_of(Build) else from_body(Promotion, body)
 
 
 def _place(promotion: Body) -> tuple[str, str]:

@@ -1,18 +1,20 @@
-"""The records of one step, and the pen: everything is written against the version that was read."""
+"""The records of one model in one step, and the pen: everything is written against the version that was read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
 from reconciler import ledger as edge
 from reconciler import promotion
-from reconciler.automate.questions import Questions
+from reconciler.automate.archive import Archive
+from reconciler.automate.questions import Asker
 from reconciler.cluster import ApiError, Unavailable, Writer
 from reconciler.inventory import PART_OF, set_id
+from reconciler.notify import Delivery
 from reconciler.outside import Outside, OutsideError
 from reconciler.promotion import Ledger, Place, PlaceKey
 from reconciler.records import (
@@ -22,16 +24,21 @@ from reconciler.records import (
     Promotion,
     PromotionRequest,
     PromotionStatus,
+    R,
     Verdict,
+    object_id_of,
     promotion_name,
 )
 from reconciler.report import Told, Trouble
 from renderers.build import FULL_ID
-from renderers.catalog import BuildId, Catalog, Facts, Placed, promotion_order, units
+from renderers.catalog import BuildId, Catalog, Facts, Placed, units
 from renderers.identity import identify
 from renderers.names import NAME, VARIATION
 from schemas.build import Build as BuildSpec
 from schemas.environment import Environment
+
+#: What nobody could look at, or what nobody knows of, is looked at again after this.
+_LOOK_AGAIN = timedelta(seconds=10)
 
 
 class Pinned(NamedTuple):
@@ -43,28 +50,35 @@ class Pinned(NamedTuple):
 
 
 class Desk:
-    """What a step works on. Without a writer and a moment it is for looking only."""
+    """What a step works on for one model: nothing that is decided about it depends on another one.
+
+    `catalog` is as much of the specs as the model needs, and all environments; `order` is that of promotion;
+    `deliveries` are messages about its records that have ended. Without a writer and a moment it is for looking only.
+    """
 
     def __init__(
         self,
-        ledger: Ledger,
-        troubles: Sequence[str],
+        archive: Archive,
+        model: str,
         *,
         catalog: Catalog,
+        order: Sequence[str],
         facts: Facts,
         outside: Outside,
-        questions: Questions,
+        questions: Asker,
         complete: bool = True,
         only: frozenset[str] = frozenset(),
+        deliveries: Sequence[Delivery] = (),
         writer: Writer | None = None,
         now: datetime | None = None,
     ) -> None:
-        self.catalog, self.facts, self.outside, self.questions = catalog, facts, outside, questions
+        self.model = model
+        self.catalog, self.order, self.facts, self.outside = catalog, order, facts, outside
+        self.questions, self.deliveries = questions, deliveries
         #: Whether all specs are valid. Otherwise one that cannot be read looks like one that is gone.
         self.complete = complete
         self._only = only
-        self.order = promotion_order(catalog)
-        self.trouble = [Trouble("records", words) for words in troubles]
+        self.trouble = [Trouble("records", words) for words in archive.unreadable(model)]
         self.told: list[Told] = []
         #: What gates and checks have said in this step.
         self.verdicts: list[tuple[Promotion, Verdict]] = []
@@ -77,6 +91,7 @@ class Desk:
         #: (environment, model) -> what is served there although no record says so, in words.
         self.unclear: dict[tuple[str, str], str] = {}
         self._writer, self._now = writer, now
+        self._archive, ledger = archive, archive.ledger(model)
         self._builds = dict(ledger.builds)
         self._promotions = {one.identity.name: one for one in ledger.promotions}
         self._served: dict[PlaceKey, str] = {}
@@ -97,7 +112,7 @@ class Desk:
 
     @property
     def ledger(self) -> Ledger:
-        """All records, as they are by now."""
+        """All its records, as they are by now."""
         if self._ledger is None:
             self._ledger = Ledger(self._builds, tuple(self._promotions.values()), self._served, self._unreadable)
         return self._ledger
@@ -154,6 +169,7 @@ class Desk:
         """Records a build. Where somebody was faster, theirs is read in the next step."""
         if build.identity.name in self._builds:
             return
+        self._archive.doubt(object_id_of(build))
         if edge.create(self.writer, build):  # not so where its record is there and cannot be read
             self.busy = True
             self._builds[build.identity.name] = build
@@ -165,11 +181,9 @@ class Desk:
         """Writes what became of a build, if that is new. None: it has changed meanwhile."""
         if status == build.status:
             return build
-        written = edge.write_status(self.writer, build.model_copy(update={"status": status}))
-        self.busy = True
+        written = self._written(build.model_copy(update={"status": status}))
         if written is not None:
             self._builds[written.identity.name] = written
-            self._ledger = None
             if written.status.phase is not build.status.phase:
                 self.tell(f"build {written.identity.name}", _words(written))
         return written
@@ -179,25 +193,35 @@ class Desk:
         made = Promotion(identity=Identity(name=promotion_name(request)), spec=request)
         self.busy = True
         if made.identity.name not in self._promotions:
+            self._archive.doubt(object_id_of(made))
             edge.create(self.writer, made)  # and read in the next step, with its version
 
     def write_promotion(self, one: Promotion, status: PromotionStatus) -> Promotion | None:
         """Writes what became of a promotion, if that is new. None: it has changed meanwhile."""
         if status == one.status:
             return one
-        written = edge.write_status(self.writer, one.model_copy(update={"status": status}))
-        self.busy = True
+        written = self._written(one.model_copy(update={"status": status}))
         if written is not None:
             self._promotions[written.identity.name] = written
-            self._ledger = None
             self.tell(f"promotion {written.identity.name}", f"{written.status.phase}: {written.status.message}")
+        return written
+
+    def _written(self, record: R) -> R | None:
+        # An answer that is lost leaves the doubt: the next step reads what there is.
+        self._archive.doubt(object_id_of(record))
+        written = edge.write_status(self.writer, record)
+        self.busy, self._ledger = True, None
+        if written is not None:
+            self._archive.keep(written)
         return written
 
     def forget(self, record: Build | Promotion) -> None:
         """Deletes a record that nobody needs any more."""
+        self._archive.doubt(object_id_of(record))
         if edge.delete(self.writer, record):
             known = self._builds if isinstance(record, Build) else self._promotions
             known.pop(record.identity.name, None)
+            self._archive.forget(record)
             self._ledger = None
 
     # -- what no record says ----------------------------------------------------------------------------------------
@@ -231,6 +255,8 @@ class Desk:
                 self.unclear[environment.name, model] = f"variation {variation}: build {builds} {words}"
         if served:
             self._served, self._ledger = served, None
+        if self.unclear and self._now is not None:
+            self.wake(self._now + _LOOK_AGAIN)
 
 
 def _words(build: Build) -> str:

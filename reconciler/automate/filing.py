@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from functools import partial
 
 from reconciler import notifications, retention
@@ -14,6 +15,8 @@ from schemas.environment import Environment
 
 #: In `notified`: the object storage has its row.
 _FILED = "analytics"
+#: Messages that nobody has got yet are offered so often.
+_OFFERED_AGAIN = timedelta(minutes=1)
 #: What never began says nothing about a build.
 _WORTH_A_ROW = frozenset({Phase.SUCCEEDED, Phase.REJECTED, Phase.ROLLED_BACK})
 
@@ -35,7 +38,7 @@ def _put(desk: Desk, environment: Environment, one: Promotion) -> bool:
 
 def notify(desk: Desk, notifier: Notifier) -> None:
     """Messages that are owed are given to the notifier; what it has delivered is written down."""
-    for delivery in notifier.poll():
+    for delivery in desk.deliveries:
         record = _find(desk, delivery.record)
         if record is not None and delivery.key not in record.status.notified:
             with desk.troubled(f"record {record.identity.name}"):
@@ -47,8 +50,7 @@ def notify(desk: Desk, notifier: Notifier) -> None:
         owed = notifications.owed(placed.spec, builds, promotions, desk.now)
         if owed:
             notifier.offer(owed)
-    # One that is tried again later is for a later run: its receiver may be away for hours.
-    desk.busy |= notifier.is_busy
+            desk.wake(desk.now + _OFFERED_AGAIN)  # there may have been no room for it
 
 
 def tidy(desk: Desk) -> None:

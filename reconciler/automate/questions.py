@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 #: Questions at a time. One that hangs holds none of the others up, until there are as many.
 _AT_ONCE = 8
 
+Key: TypeAlias = tuple[str, ...]
+
 
 class Questions:
-    """An answer is given once, to whoever asks by the same key again."""
+    """An answer is given once, to whoever asks by the same key again. The first word of a key is the model."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_AT_ONCE)
-        self._asked: dict[tuple[str, ...], Future[Any]] = {}
-        self._wanted: set[tuple[str, ...]] = set()
-        self._failed: set[tuple[str, ...]] = set()
+        self._asked: dict[Key, Future[Any]] = {}
+        self._failed: set[Key] = set()
 
     @property
-    def any(self) -> bool:
-        """Whether anything is asked that nobody has heard the answer of. What has failed is asked again, and nobody
-        waits for it: a storage that is away may be so for hours.
+    def open(self) -> frozenset[Key]:
+        """What is asked, and nobody has heard the answer of. What has failed is asked again, and nobody waits for it: a
+        storage that is away may be so for hours.
         """
-        return bool(self._asked.keys() - self._failed)
+        return frozenset(self._asked.keys() - self._failed)
 
-    def ask(self, key: tuple[str, ...], question: Callable[[], Any]) -> Any:
+    def ask(self, key: Key, question: Callable[[], Any]) -> Any:
         """The answer, or None while there is none yet. Raises what the question raised."""
-        self._wanted.add(key)
         future = self._asked.get(key)
         if future is None:
             self._asked[key] = self._pool.submit(question)
@@ -41,19 +42,13 @@ class Questions:
         self._failed.discard(key)
         return answer
 
-    def forget_unwanted(self) -> None:
-        """At the end of a step: what nobody has asked for in it, as who asked has gone, is waited for no more."""
-        for key in self._asked.keys() - self._wanted:
+    def forget(self, model: str, wanted: Collection[Key]) -> None:
+        """What was asked for a model, and is not wanted any more, is waited for no more."""
+        for key in [key for key in self._asked.keys() - wanted if key[0] == model]:
             self._asked.pop(key).cancel()
-        self._wanted.clear()
 
     @property
-    def open(self) -> frozenset[tuple[str, ...]]:
-        """What is asked, and nobody has heard the answer of, nor a failure before."""
-        return frozenset(self._asked.keys() - self._failed)
-
-    @property
-    def answered(self) -> frozenset[tuple[str, ...]]:
+    def answered(self) -> frozenset[Key]:
         """Those of them whose answer is there."""
         return frozenset(key for key, future in self._asked.items() if future.done())
 
@@ -65,3 +60,23 @@ class Questions:
     def close(self) -> None:
         """No more questions."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(slots=True)
+class Asker:
+    """Asks in the name of a model, in one step."""
+
+    questions: Questions
+    model: str
+    _wanted: set[Key] = field(default_factory=set)
+
+    def ask(self, key: Key, question: Callable[[], Any]) -> Any:
+        """As `Questions.ask`."""
+        whole = (self.model, *key)
+        self._wanted.add(whole)
+        return self.questions.ask(whole, question)
+
+    def end(self) -> bool:
+        """The step ends: what was not asked for in it is forgotten. Whether anything is open."""
+        self.questions.forget(self.model, self._wanted)
+        return not self.questions.open.isdisjoint(self._wanted)

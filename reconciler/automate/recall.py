@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from reconciler import promotion, recorded
 from reconciler.automate.builds import job_of
@@ -12,9 +12,12 @@ from reconciler.automate.desk import Desk
 from reconciler.promotion import PlaceKey
 from reconciler.records import Build, BuildPhase, RecordError
 from reconciler.report import Trouble
-from renderers.catalog import BatchRun, Facts, Recorded, Stood
+from renderers.catalog import BatchRun, Catalog, Facts, Recorded, Stood
 from renderers.manifest import ObjectId, Origin
 from schemas.build import Build as BuildSpec
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 #: The Jobs of this many of an automation's finished runs stay, for their logs.
 _KEPT_JOBS = 3
@@ -32,8 +35,11 @@ class Recall(NamedTuple):
     unclear: Mapping[tuple[str, str], str]
 
 
+NOTHING = Recall(Facts(), {}, {})
+
+
 def recall(desk: Desk) -> Recall:
-    """Of all records, as they are by now."""
+    """Of the records of one model, as they are by now. `facts.commits` are what was built of branches last."""
     unclear = dict(desk.unclear)
     stands: dict[PlaceKey, tuple[Stood, ...]] = {}
     for key, stood in promotion.stands(desk.places, desk.ledger).items():
@@ -52,24 +58,101 @@ def recall(desk: Desk) -> Recall:
         if stood:
             unclear.pop((environment, model), None)
     unclear |= desk.ledger.unreadable
-    facts = replace(desk.facts, commits=_commits(desk), stands=stands, runs=_runs(desk), batches=_batches(desk))
+    facts = Facts(_last_commits(desk), _runs(desk), stands, _batches(desk))
     return Recall(facts, _kept_jobs(desk), unclear)
 
 
-def _commits(desk: Desk) -> Mapping[tuple[str, str], str]:
-    """The commits of branches; where Git does not answer, what was built of them last.
+class Recalls:
+    """The recalls of all models in one: a model that changes costs what it has, and not what there is."""
 
-    So a rollback moves its traffic also while Git is away. No new build comes of it: that one has its record.
-    """
-    known = dict(desk.facts.commits)
+    def __init__(self) -> None:
+        self._parts: dict[str, Recall] = {}
+        self._whole = NOTHING
+        #: By branch, then by model: the commit that was built of it last.
+        self._built: dict[tuple[str, str], dict[str, str]] = {}
+
+    @property
+    def models(self) -> Collection[str]:
+        """Those of which anything is recalled."""
+        return self._parts.keys()
+
+    def take(self, parts: Mapping[str, Recall]) -> None:
+        """What these models recall by now."""
+        changed = {model: part for model, part in parts.items() if self._parts.get(model, NOTHING) != part}
+        old = {model: self._parts.pop(model, NOTHING) for model in changed}
+        self._parts |= {model: part for model, part in changed.items() if part != NOTHING}
+        self._note_built(old, changed)
+
+        def exchanged(pick: Callable[[Recall], Mapping[K, V]]) -> Mapping[K, V]:
+            found = dict(pick(self._whole))
+            for part in old.values():
+                for key in pick(part):
+                    del found[key]
+            for part in changed.values():
+                found |= pick(part)
+            return found
+
+        facts = Facts(
+            runs=exchanged(lambda one: one.facts.runs),
+            stands=exchanged(lambda one: one.facts.stands),
+            batches=exchanged(lambda one: one.facts.batches),
+        )
+        self._whole = Recall(facts, self._kept(old, changed), exchanged(lambda one: one.unclear))
+
+    def whole(self, catalog: Catalog, facts: Facts) -> Recall:
+        """All of it, with the commits of branches; where Git does not answer, what was built of them last.
+
+        So a rollback moves its traffic also while Git is away. No new build comes of it: the commit is that of every
+        build of the branch, and they have their records.
+        """
+        known = dict(facts.commits)
+        if self._built:
+            users: dict[tuple[str, str], set[str]] = {}
+            for build in catalog.builds.values():
+                users.setdefault((build.spec.repository, build.spec.branch or ""), set()).add(build.spec.model)
+            for branch, said in self._built.items():
+                commits = set(said.values())
+                if branch not in known and users.get(branch) == said.keys() and len(commits) == 1 and "" not in commits:
+                    known[branch] = commits.pop()
+        return self._whole._replace(facts=replace(self._whole.facts, commits=known))
+
+    def _note_built(self, old: Mapping[str, Recall], new: Mapping[str, Recall]) -> None:
+        for model, part in old.items():
+            for branch in part.facts.commits:
+                del self._built[branch][model]
+                if not self._built[branch]:
+                    del self._built[branch]
+        for model, part in new.items():
+            for branch, commit in part.facts.commits.items():
+                self._built.setdefault(branch, {})[model] = commit
+
+    def _kept(self, old: Mapping[str, Recall], new: Mapping[str, Recall]) -> Mapping[str, frozenset[ObjectId]]:
+        gone, come = _united(old.values()), _united(new.values())
+        keep = dict(self._whole.keep)
+        for environment in gone.keys() | come.keys():
+            left = keep.pop(environment, frozenset()) - gone.get(environment, set())
+            if jobs := left | come.get(environment, set()):
+                keep[environment] = jobs
+        return keep
+
+
+def _united(parts: Collection[Recall]) -> dict[str, set[ObjectId]]:
+    found: dict[str, set[ObjectId]] = {}
+    for part in parts:
+        for environment, jobs in part.keep.items():
+            found.setdefault(environment, set()).update(jobs)
+    return found
+
+
+def _last_commits(desk: Desk) -> Mapping[tuple[str, str], str]:
+    """Of branches that Git says nothing of: the commit that was built of them last; "" where it is not one."""
     specs = [placed.spec for placed in desk.catalog.builds.values() if placed.spec.branch is not None]
-    for branch in {(spec.repository, spec.branch or "") for spec in specs} - known.keys():
-        theirs = [spec for spec in specs if (spec.repository, spec.branch) == branch]
-        found = [_newest(desk, spec) for spec in theirs]
-        commits = {build.spec.commit for build in found if build is not None}
-        if len(commits) == 1 and None not in found:
-            known[branch] = commits.pop()
-    return known
+    found: dict[tuple[str, str], str] = {}
+    for branch in {(spec.repository, spec.branch or "") for spec in specs} - desk.facts.commits.keys():
+        theirs = [_newest(desk, spec) for spec in specs if (spec.repository, spec.branch) == branch]
+        commits = {build.spec.commit if build is not None else "" for build in theirs}
+        found[branch] = commits.pop() if len(commits) == 1 else ""
+    return found
 
 
 def _newest(desk: Desk, spec: BuildSpec) -> Build | None:

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from queue import SimpleQueue
 from threading import Event, Lock
 from typing import NamedTuple
 
-from reconciler import automate, desired, promotion, specs
-from reconciler.automate import Automator, Progress, Recall
+from reconciler import automate, desired, specs
+from reconciler.automate import Automator, Progress, Recall, Standing
 from reconciler.cluster import ApiError, Heard, Watched
 from reconciler.daemon.desire import Desire
 from reconciler.daemon.fleet import Fleet
 from reconciler.daemon.follower import Delivered, Follower
+from reconciler.daemon.queues import drained
 from reconciler.lease import Elector
 from reconciler.outside import Outside
 from reconciler.queries import check
@@ -30,8 +32,9 @@ from reconciler.records import API_VERSION, NAMESPACE
 from reconciler.source.mirror import MirrorError, Revision
 from reconciler.specs.index import Changed, Index
 from reconciler.telling.logs import Log
-from renderers.catalog import Catalog, Facts, promotion_order
+from renderers.catalog import Catalog, Facts, Placed
 from renderers.manifest import ObjectId
+from schemas.build import Build
 from schemas.environment import DataPlane
 from schemas.problem import Problem
 
@@ -43,6 +46,8 @@ RECORDS = tuple(Watched(API_VERSION, kind, NAMESPACE, "") for kind in ("Build", 
 _SOON, _PATIENCE = 0.1, 2.0
 #: Seconds until what did not work is tried again, and between two looks at what only Git knows.
 _RETRY = 10.0
+#: Everything is stepped so often, whatever was heard.
+_WHOLE = 3600.0
 #: Old records are put away so often.
 _TIDY = timedelta(hours=6)
 
@@ -120,16 +125,24 @@ class Conductor:
     _newer_commits: Commits | None = None
     _asked_of: frozenset[tuple[str, str]] = frozenset()
     _automator: Automator | None = None
-    _records_moved: Event = field(default_factory=Event)
-    _stirred: Event = field(default_factory=Event)
-    _step_due: float = 0.0
+    _records: SimpleQueue[Heard] = field(default_factory=SimpleQueue)
+    _stirs: SimpleQueue[str] = field(default_factory=SimpleQueue)
+    #: Models whose Jobs, pods or routes have moved on since their last step.
+    _stirred: set[str] = field(default_factory=set)
+    #: When the next step of a model is due, and of all of them; in seconds of the monotonic clock.
+    _due: dict[str, float] = field(default_factory=dict)
+    _all_due: float = 0.0
     _stepped_at: float = 0.0
     _step_took: float = 0.0
+    #: The records could not be read.
+    _is_lost: bool = False
     _has_led: bool = False
     #: The commits that the branch was rewound from, and that it had when it was looked at last.
     _rewound_from: str = ""
     _rewound_to: str = ""
     _tidy_at: datetime | None = None
+    #: Which of the builds are of branches, as of a catalog's builds.
+    _branches: tuple[Mapping[str, Placed[Build]], frozenset[tuple[str, str]]] = ({}, frozenset())
     _again: tuple[str, Recall, Mapping[str, frozenset[ObjectId] | None] | None] | None = None
     _again_lock: Lock = field(default_factory=Lock)
 
@@ -143,12 +156,12 @@ class Conductor:
     def stir(self, model: str) -> None:
         """Jobs, pods or routes of a model have moved on: a rollout, or another environment, may wait for that."""
         self.fleet.stir(model)
-        self._stirred.set()
+        self._stirs.put(model)
         self.bell.set()
 
-    def hear_of_records(self, _: Heard) -> None:
+    def hear_of_records(self, heard: Heard) -> None:
         """A build or a promotion has changed."""
-        self._records_moved.set()
+        self._records.put(heard)
         self.bell.set()
 
     def again(self, environment: str) -> frozenset[ObjectId] | None:
@@ -164,7 +177,10 @@ class Conductor:
 
     def wait(self) -> None:
         """Until there is something to do."""
-        left = max(_SOON, min(5.0, self._step_due - time.monotonic()))
+        due = min((self._all_due, *self._due.values()))
+        if self.progress.busy:
+            due = min(due, self._stepped_at + _PATIENCE)
+        left = max(_SOON, min(_PATIENCE, due - time.monotonic()))
         if self.bell.wait(left):
             self.bell.clear()
 
@@ -185,22 +201,25 @@ class Conductor:
         if term is None and self._automator is not None and self._has_led:
             # What it has asked is answered for another time.
             self._automator.close()
-            self._automator, self._has_led = None, False
+            self._automator, self._has_led, self._all_due = None, False, 0.0
+        self._listen()
         now = time.monotonic()
-        is_due = now >= self._step_due or self._records_moved.is_set()
-        # A step is over all records. Where that takes long, what comes meanwhile is taken together.
-        soon = max(_SOON, 3 * self._step_took)
-        is_due |= self.progress.busy and self._stirred.is_set() and now - self._stepped_at > soon
-        is_known = is_new and commits is None and self.command.leads
-        if is_known and models is not None and not self._are_recorded(models):
-            # Nobody has to wait for a step over all records, of which these models have none.
+        is_first = self.command.is_first and not self.command.leads
+        is_lost = self._is_lost and is_new
+        if commits is not None or models is None or is_first or is_lost or now >= self._all_due:
+            is_read = self._step(now, None)
             self._hand_on(models)
-        if is_new or commits is not None or is_due or (self.command.is_first and not self.command.leads):
-            is_read = self._step(now)
-            self._hand_on(models)
-            if is_read and term is not None and not self.command.leads:
+            if is_read and term is not None and is_first:
                 self.command.arm(term)
                 self.fleet.ring()
+        elif is_new:
+            # What is new goes first: nobody waits for what is due elsewhere.
+            if self._automator is not None and self._automator.concerns(models):
+                self._step(now, models)
+            self._hand_on(models)
+        elif (due := self._whose_turn(now)) is not None:
+            self._step(now, due)
+            self._hand_on(models)
         self._forget_rewind()
         self.fleet.mind()
 
@@ -217,18 +236,9 @@ class Conductor:
     def _hand_on(self, models: frozenset[str] | None) -> None:
         assert self.revision is not None
         with self.desire.lock:
-            moved = self.desire.update(
-                self.revision.commit, models, self.progress.recall, self._unresolved(self.desire.specs.catalog)
-            )
+            unresolved = self._unresolved(self.branches)
+            moved = self.desire.update(self.revision.commit, models, self.progress.recall, unresolved)
         self.fleet.move(moved)
-
-    def _are_recorded(self, models: frozenset[str]) -> bool:
-        """Whether what is rendered of these models depends on records, or did so until now."""
-        part, recall = self.index.part(models), self.progress.recall
-        keys = (recall.facts.stands, recall.facts.runs, recall.facts.batches, recall.unclear)
-        known = {key[1] for facts in keys for key in facts}
-        order = promotion_order(part)
-        return not known.isdisjoint(models) or bool(part.automations or promotion.places(part, order))
 
     def _take_revisions(self) -> tuple[frozenset[str] | None, bool]:
         """Models whose specs have changed, None for all; and whether there is anything new."""
@@ -255,6 +265,7 @@ class Conductor:
             self.checked(self.desire.problems())
             if errors_before != errors_now:
                 self.fleet.want_all()
+                self._all_due = 0.0
         return models, is_new
 
     def _take_in(self, delivered: Delivered) -> Changed | None:
@@ -279,62 +290,107 @@ class Conductor:
             gc.freeze()
             gc.enable()
 
-    def _unresolved(self, catalog: Catalog) -> desired.Unresolved:
+    @property
+    def branches(self) -> frozenset[tuple[str, str]]:
+        """(repository, branch) of all builds that name no commit."""
+        builds, branches = self._branches
+        if builds is not self.index.catalog.builds:
+            builds = self.index.catalog.builds
+            specs = [placed.spec for placed in builds.values()]
+            branches = frozenset((spec.repository, spec.branch) for spec in specs if spec.branch is not None)
+            self._branches = builds, branches
+        return branches
+
+    def _unresolved(self, branches: Collection[tuple[str, str]]) -> desired.Unresolved:
         """A branch that Git was not asked about yet is not known either."""
-        asked = {
-            (b.spec.repository, b.spec.branch) for b in catalog.builds.values() if b.spec.branch is not None
-        } - self._commits.known.keys()
+        asked = set(branches) - self._commits.known.keys()
         return {key: self._commits.unresolved.get(key, "its commit is being looked up") for key in asked}
 
     # -- records ----------------------------------------------------------------------------------------------------
 
-    def _step(self, now: float) -> bool:
+    def _listen(self) -> None:
+        """What was heard of records, and of what they are about."""
+        for heard in drained(self._records):
+            if heard.how == "COMPLETE":
+                self._all_due = 0.0
+            elif self._automator is not None:
+                self._automator.doubt(heard.target)
+        self._stirred.update(drained(self._stirs))
+
+    def _whose_turn(self, now: float) -> set[str] | None:
+        """The models whose step is due, or that have waited for what has happened since; None: there is nothing to do.
+
+        A step of no model is for records that have changed, and for what was asked or sent.
+        """
+        automator = self._automator
+        if automator is None or self._is_lost:
+            return None
+        due = {model for model, at in self._due.items() if at <= now}
+        self._stirred = {model for model in self._stirred if model in automator.open and automator.open[model].busy}
+        # Where steps take long, what comes meanwhile is taken together.
+        if now - self._stepped_at > max(_SOON, 3 * self._step_took):
+            due |= self._stirred
+        goes_on = self.progress.busy and now - self._stepped_at >= _PATIENCE
+        return due if due or goes_on or automator.doubts else None
+
+    def _step(self, now: float, models: Collection[str] | None) -> bool:
         """One step of what builds and promotes itself; without leading, only a look at what the records mean.
 
-        Whether the records could be read.
+        Of these models; None: of all. Whether the records could be read.
         """
-        self._records_moved.clear()
-        self._stirred.clear()
         self._stepped_at = now
         catalog, facts = self.index.catalog, Facts(self._commits.known)
-        is_read = True
         try:
-            self.progress = self._stepped(catalog, facts)
+            self.progress = self._stepped(catalog, facts, models)
             self.trouble = "; ".join(f"{one.where}: {one.message}" for one in self.progress.trouble)
+            self._is_lost = False
         except ApiError as error:
             self.progress = automate.out_of_reach(catalog, facts, error)
-            self.trouble, is_read = str(error), False
+            self.trouble, self._is_lost = str(error), True
         self._step_took = time.monotonic() - now
-        self._step_due = now + self._pause()
+        self._stirred -= self.progress.models
+        self._plan_steps(now, is_whole=models is None)
         self.told(self.progress)
-        return is_read
+        return not self._is_lost
 
-    def _stepped(self, catalog: Catalog, facts: Facts) -> Progress:
-        home = self.home
-        self.fleet.plane(home).follow("records", RECORDS, self.hear_of_records)
+    def _stepped(self, catalog: Catalog, facts: Facts, models: Collection[str] | None) -> Progress:
+        self.fleet.plane(self.home).follow("records", RECORDS, self.hear_of_records)
         automator = self._automator
         if automator is None:
-            automator = self._automator = Automator(catalog, facts, self.outside, home, only=self.only)
+            automator = Automator(catalog, facts, self.outside, self.home, only=self.only, part=self._part)
+            self._automator, models = automator, None
         automator.catalog, automator.facts = catalog, facts
         automator.complete = not self.desire.has_errors
-        if not automator.is_needed(sure=True):
-            return Progress(Recall(facts, {}, {}))
         if not self.command.is_first:
-            return automator.look(self.clock(), ask=False)
+            return automator.look(self.clock(), models, ask=False)
         self._has_led = True
         at = self.clock()
         if self._tidy_at is None or at >= self._tidy_at:
             automator.tidy_again()
             self._tidy_at = at + _TIDY
-        return automator.step(self.fleet.writer(home), at)
+        return automator.step(self.fleet.writer(self.home), at, models)
 
-    def _pause(self) -> float:
-        """Seconds until the next step, if nothing happens before."""
-        if self.progress.busy:
+    def _part(self, model: str) -> Catalog:
+        return self.index.part((model,))
+
+    def _plan_steps(self, now: float, *, is_whole: bool) -> None:
+        """When the next steps are due, if nothing happens before."""
+        if self._is_lost:
+            self._all_due = now + (_PATIENCE if self.progress.busy else _RETRY)
+        elif is_whole:
+            self._all_due = now + _WHOLE
+        for model in self.progress.models:
+            self._due.pop(model, None)
+            if self._automator is not None and model in self._automator.open:
+                self._due[model] = now + self._pause(self._automator.open[model])
+
+    def _pause(self, standing: Standing) -> float:
+        """Seconds until the next step of a model."""
+        if standing.busy:
             return _PATIENCE
-        pause = _RETRY if self.progress.trouble else 3600.0
-        if self.progress.until is not None:
-            pause = min(pause, max(_SOON, (self.progress.until - self.clock()).total_seconds()))
+        pause = _RETRY if standing.trouble else _WHOLE
+        if standing.until is not None:
+            pause = min(pause, max(_SOON, (standing.until - self.clock()).total_seconds()))
         return pause
 
     def close(self) -> None:
@@ -355,7 +411,9 @@ class Conductor:
             return None
         wanted: dict[str, set[ObjectId]] = {name: set() for name in loaded.catalog.environments}
         unknown: set[str] = set()
-        for unit in desired.build(loaded.catalog, recall.facts, self._unresolved(loaded.catalog), recall.unclear):
+        builds = [placed.spec for placed in loaded.catalog.builds.values()]
+        unresolved = self._unresolved({(spec.repository, spec.branch) for spec in builds if spec.branch is not None})
+        for unit in desired.build(loaded.catalog, recall.facts, unresolved, recall.unclear):
             if unit.problem or unit.waits:
                 unknown.add(unit.environment)
             wanted[unit.environment] |= {manifest.id for manifest in unit.manifests}

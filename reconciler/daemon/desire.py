@@ -85,6 +85,11 @@ class Desire:
     _places: dict[str, Counter[Place]] = field(default_factory=dict)
     #: Units that want what another one has.
     _shared: set[UnitId] = field(default_factory=set)
+    #: What is wrong with units that were not rendered; replaced where that changes.
+    _refused: Mapping[UnitId, Problem] = field(default_factory=dict)
+    #: All problems, and what they were put together from: they are asked for all the time, and may be many.
+    _problems: tuple[Problem, ...] = ()
+    _problems_of: tuple[object, object, object] = (None, None, None)
     #: Models whose specs are newer than what is known of their units; None: all.
     _expected: frozenset[str] | None = frozenset()
     lock: RLock = field(default_factory=RLock)
@@ -196,8 +201,11 @@ class Desire:
     def problems(self) -> tuple[Problem, ...]:
         """Of the specs, and of rendering them."""
         with self.lock:
-            rendering = (unit.problem for _, unit in self._all() if unit.problem is not None)
-            return tuple(sorted({*self.unreadable, *self.specs.problems, *rendering}))
+            of = self.unreadable, self.specs.problems, self._refused
+            if any(one is not before for one, before in zip(of, self._problems_of, strict=True)):
+                self._problems_of = of
+                self._problems = tuple(sorted({*self.unreadable, *self.specs.problems, *self._refused.values()}))
+            return self._problems
 
     @property
     def has_errors(self) -> bool:
@@ -261,7 +269,14 @@ class Desire:
             self._places.setdefault(unit.environment, Counter()).update(map(place_of, new.objects))
             if new.problem is not None and new.problem.rule == SHARED:
                 self._shared.add(unit)
+        self._refuse(before, made)
         return frozenset(unit for unit in before.keys() | made.keys() if before.get(unit) != made.get(unit))
+
+    def _refuse(self, before: Mapping[UnitId, Unit], made: Mapping[UnitId, Unit]) -> None:
+        old = {unit: one.problem for unit, one in before.items() if one.problem is not None}
+        new = {unit: one.problem for unit, one in made.items() if one.problem is not None}
+        if old != new:
+            self._refused = {unit: one for unit, one in self._refused.items() if unit not in old} | new
 
     def _all(self, models: Collection[str] | None = None) -> Iterator[tuple[UnitId, Unit]]:
         """All units, or those of some models."""

@@ -203,7 +203,14 @@ def _placed(catalog: Catalog, key: Key) -> Placed[Any]:
 
 
 def _with(catalog: Catalog, valid: Mapping[Key, Placed[Any]], gone: Collection[Key] = ()) -> Catalog:
-    """A catalog with some specs, and without others. It is in order of name, by whatever way one came to it."""
+    """A catalog with some specs, and without others. It is in order of name, by whatever way one came to it.
+
+    A kind of which nothing is another one stays the very same, so that what follows from it alone need not be looked
+    for again.
+    """
+    valid = {
+        key: placed for key, placed in valid.items() if getattr(catalog, key[0]).get(name_in_catalog(key)) is not placed
+    }
     kinds: dict[str, dict[Any, Placed[Any]]] = {
         kind: dict(getattr(catalog, kind)) for kind in {key[0] for key in (*valid, *gone)}
     }

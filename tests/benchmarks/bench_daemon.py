@@ -9,7 +9,8 @@ Nobody runs pods here, so the controllers' part is played, and none of its time 
 - with 10,000 objects: start-up where all of them are there (10 s), memory (256 MiB), CPU while nothing happens;
 - a pass in which nothing has changed (no request, 0.2 s of CPU);
 - drift of one object until it is mended (p95 1 s);
-- one changed spec among 10,000, in CPU up to the finished plan (50 ms), by its parts and in the whole process.
+- one changed spec among 10,000, in CPU up to the finished plan (50 ms), by its parts and in the whole process; and the
+  same of a model that comes by promotion, as 200 of them do.
 """
 
 from __future__ import annotations
@@ -28,25 +29,44 @@ from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 from uuid import uuid4
 
-from reconciler import queries
-from reconciler.automate import Recall
+from reconciler import ledger, queries, recorded
+from reconciler.automate import Automator, Recall
 from reconciler.cli.common import now
 from reconciler.cluster import FIELD_MANAGER, Writer, connect
 from reconciler.cluster.objects import apply_patch
+from reconciler.daemon.conductor import RECORDS
 from reconciler.daemon.desire import Desire, Moved
 from reconciler.daemon.health import Health
 from reconciler.daemon.keeper import Drifted, Keeper, Pass, Ties
 from reconciler.daemon.plane import INVENTORIES, Plane
 from reconciler.inventory import PART_OF, set_id
+from reconciler.outside import Outside
 from reconciler.plan import Plan
 from reconciler.readiness import Readiness, State
+from reconciler.records import (
+    API_VERSION,
+    NAMESPACE,
+    Build,
+    BuildPhase,
+    BuildStatus,
+    Cause,
+    Identity,
+    Phase,
+    Promotion,
+    PromotionRequest,
+    PromotionStatus,
+    promotion_name,
+)
 from reconciler.report import Done, Outcome
 from reconciler.specs.index import Index
 from reconciler.telling.events import Events
 from renderers.catalog import Facts
+from renderers.identity import identify
 from renderers.manifest import Manifest, ObjectId
+from renderers.names import ENVIRONMENT
 from schemas.environment import DataPlane
 from tests.benchmarks import many_specs
 from tests.benchmarks.server import api_server
@@ -65,6 +85,7 @@ THREADS = 8
 DRIFTS = 200
 AT_ONCE = 20
 CHANGES = 20
+PROMOTED = 200  # of the models
 KINDS = {
     "ServiceAccount": ("v1", "serviceaccounts"),
     "ResourceQuota": ("v1", "resourcequotas"),
@@ -78,6 +99,7 @@ KINDS = {
     "PrometheusRule": ("monitoring.coreos.com/v1", "prometheusrules"),
     "HTTPRoute": ("gateway.networking.k8s.io/v1", "httproutes"),
 }
+_CANARY = "    rollout:\n      canary:\n        steps:\n        - weight: 50\n          hold: 1m\n"
 NO_RECALL = Recall(Facts(), {}, {})
 CURRENT = Readiness(State.CURRENT)
 
@@ -101,6 +123,8 @@ class World:
     folder: Path
     models: int
     aside: int = 0
+    #: The first so many models come by promotion.
+    promoted: int = 0
     tag: str = field(default_factory=lambda: f"bench-{uuid4().hex[:6]}")
 
     @property
@@ -115,12 +139,11 @@ class World:
     def files(self) -> dict[str, str]:
         """Every model: an audience, two builds, and two variations of it, each in two environments."""
         found = {f"environments/{self.elsewhere}": _environment(self.elsewhere, "    suspended: true\n")}
-        for name in self.environments:
-            found[f"environments/{name}"] = _environment(name, "    prometheus_url: http://prometheus:9090\n")
+        found |= {f"environments/{name}": _environment(name) for name in self.environments}
         for n in range(self.models + self.aside):
             pair = [self.environments[n % ENVIRONMENTS], self.environments[(n + 1) % ENVIRONMENTS]]
             places = pair if n < self.models else [self.elsewhere]
-            found |= _model(n, places, self.elsewhere)
+            found |= _model(n, places, self.elsewhere, _CANARY if n < self.promoted else "")
         return found
 
     @property
@@ -149,13 +172,45 @@ class World:
             for manifest in manifests
         ]
 
+    def record(self) -> None:
+        """Records of all that is promoted: each build was made once, and promoted to each of its environments.
+
+        Nobody may look meanwhile: a promotion that has not ended serves nothing.
+        """
+        connection = connect(str(self.kubeconfig), trusted=True)
+        writer = Writer(connection)
+        assert not ledger.ensure(writer)
+        with ThreadPoolExecutor(THREADS) as pool:
+            assert all(pool.map(partial(ledger.create, writer), self._records()))
+        connection.close()
+
+    def _records(self) -> Iterator[Build | Promotion]:
+        contents = self.contents
+        index = Index(contents.__getitem__, queries.check)
+        index.replace(contents)
+        at = now()
+        made = BuildStatus(phase=BuildPhase.SUCCEEDED, metrics={"auc": "0.9"}, started_at=at, finished_at=at)
+        ended = PromotionStatus(phase=Phase.SUCCEEDED, since=at, finished_at=at, notified=("analytics",))
+        for variation in index.part([f"model-{n}" for n in range(self.promoted)]).variations.values():
+            spec = variation.spec
+            assert spec.build is not None
+            build = index.catalog.builds[spec.build].spec
+            identity = identify(build, Facts())
+            yield recorded.of_spec(build, identity, self.elsewhere, at).model_copy(update={"status": made})
+            for environment in spec.environments:
+                cause = Cause(kind="Spec", at=at)
+                request = PromotionRequest(
+                    model=spec.model, variation=spec.name, environment=environment, build=identity.id, cause=cause
+                )
+                yield Promotion(identity=Identity(name=promotion_name(request)), spec=request, status=ended)
+
     @contextmanager
     def daemon(self, name: str) -> Iterator[Daemon]:
-        """The installed command, which is about our environments only."""
+        """The command as the chart installs it, which is about our environments only."""
         where = Folder(self.folder, Path(sysconfig.get_path("scripts")) / "reconcile")
         about = [word for environment in (*self.environments, self.elsewhere) for word in ("-e", environment)]
         given = ["--git", self.specs.url, "--path", "specs", "--interval", "1", "--home", str(self.folder / "home")]
-        daemon = Daemon(where, [*given, "--kubeconfig", str(self.kubeconfig), *about], name).start()
+        daemon = Daemon(where, [*given, "--kubeconfig", str(self.kubeconfig), *about], name).start(MALLOC_ARENA_MAX="2")
         try:
             yield daemon
             daemon.assert_sound()
@@ -170,6 +225,9 @@ class World:
                 api("DELETE", f"{_root(version)}/namespaces/{name}/{plural}")
             api("DELETE", f"/api/v1/namespaces/{name}")
             api("DELETE", f"/api/v1/namespaces/trueup-system/configmaps/trueup-{name}")
+            for plural in ("builds", "promotions"):
+                records = f"/apis/{API_VERSION}/namespaces/{NAMESPACE}/{plural}"
+                api("DELETE", f"{records}?labelSelector={quote(f'{ENVIRONMENT}={name}')}")
         end = time.monotonic() + 30
         for path in (f"/api/v1/namespaces/{name}" for name in self.environments):
             while (found := api("GET", path)).status == 200 and time.monotonic() < end:
@@ -179,19 +237,20 @@ class World:
         api.close()
 
 
-def _environment(name: str, more: str) -> str:
+def _environment(name: str, more: str = "") -> str:
     head = f"  environments:\n  - name: {name}\n    data_plane: kubernetes\n    object_storage: s3://bench/{name}\n"
+    head += "    prometheus_url: http://prometheus:9090\n"
     return f"api_version: v1\nspec:\n{head}{more}"
 
 
-def _model(n: int, places: list[str], elsewhere: str) -> dict[str, str]:
+def _model(n: int, places: list[str], elsewhere: str, rollout: str) -> dict[str, str]:
     head, where = "api_version: v1\nspec:\n", f"[{', '.join(places)}]"
     found = {f"audiences/audience-{n}": head + many_specs._AUDIENCE.format(n=n)}
     for side, audience in (("a", ""), ("b", f"audience: audience-{n}, ")):
         build = many_specs._BUILD.format(n=n, side=side, commit=f"{n:039x}{side}")
         found[f"builds/model-{n}-{side}"] = f"{head}{build}    environment: {elsewhere}\n"
         variation = many_specs._VARIATION.format(n=n, side=side, audience=audience, places=where)
-        found[f"variations/model-{n}-{side}"] = head + variation
+        found[f"variations/model-{n}-{side}"] = head + variation + rollout
     return found
 
 
@@ -385,19 +444,20 @@ def many(kubeconfig: Path) -> None:
 def _many(world: World) -> None:
     count = len(world.manifests)
     print(f"{len(world.files):,} specs, {count:,} objects")
-    with world.daemon("first") as daemon, Controllers(world) as controllers:
+    with world.daemon("first") as daemon, Controllers(world):
         process = Process(daemon)
         _until(lambda: daemon.log.read_bytes().count(b'"msg": "applied"') >= count, every=1.0, seconds=900)
         _until(lambda: _is_settled(daemon), every=0.5)
-        assert not controllers.gaps, next(iter(controllers.gaps))
         held, most = process.memory()
         _say("memory after the first apply", f"{held:.0f} MiB", more=f"at most {most:.0f}")
         assert daemon.stop() == 0
+    world.promoted = PROMOTED
+    world.record()
     _start_up(world)
-    world.aside = ASIDE
     with Inside(world) as inside:
         _nothing(inside)
-        _changed(inside)
+        _changed(inside, "one changed spec, to the finished plan", range(PROMOTED, PROMOTED + CHANGES))
+        _changed(inside, "the same of a promoted model", range(CHANGES))
 
 
 def _start_up(world: World) -> None:
@@ -431,13 +491,13 @@ def _start_up(world: World) -> None:
         assert daemon.stop() == 0
 
 
-def _idle(daemon: Daemon, process: Process) -> None:
+def _idle(daemon: Daemon, process: Process, what: str = "CPU while nothing happens") -> None:
     """Of the daemon, and of git, which it asks every second."""
     seconds, cpu, git = time.perf_counter(), process.cpu, process.git
     time.sleep(10)
     seconds = time.perf_counter() - seconds
     own, gits = (process.cpu - cpu) / seconds, (process.git - git) / seconds
-    _say("CPU while nothing happens", f"{own:.1%}", more=f"and git {gits:.1%}, which is asked every second")
+    _say(what, f"{own:.1%}", more=f"and git {gits:.1%}, which is asked every second")
 
 
 def _drift(world: World, daemon: Daemon) -> None:
@@ -496,10 +556,17 @@ def _commits(world: World, daemon: Daemon, process: Process) -> None:
     _until(lambda: daemon.metric("trueup_applied_revision_info", revision=commit) >= ENVIRONMENTS, every=0.5)
     held, most = process.memory()
     _say(f"memory with {len(files):,} specs", f"{held:.0f} MiB", more=f"at most {most:.0f}")
+    time.sleep(5)
+    _idle(daemon, process, f"CPU with {world.promoted} promoted models")
+    _one_by_one("one changed spec, to the end, all of it", range(PROMOTED, PROMOTED + CHANGES), world, daemon, process)
+    _one_by_one("the same of a promoted model", range(CHANGES), world, daemon, process)
+
+
+def _one_by_one(what: str, models: range, world: World, daemon: Daemon, process: Process) -> None:
     cpu, git, seconds = [], [], []
-    for n in range(CHANGES):
+    for n in models:
         name = f"variations/model-{n}-a"
-        text = files[name].replace("5000", str(6000 + n))
+        text = world.files[name].replace("5000", str(6000 + n))
         plans = len(daemon.said("a plan"))
         began, gits = process.cpu, process.git
         world.specs.write(**{name: text})
@@ -511,7 +578,7 @@ def _commits(world: World, daemon: Daemon, process: Process) -> None:
         git.append(process.git - gits)
     gits, wait = statistics.mean(git) * 1000, statistics.median(seconds) * 1000
     _say(
-        "one changed spec, to the end, all of it",
+        what,
         f"{statistics.median(cpu) * 1000:.0f} ms",
         more=f"of CPU, and git {gits:.0f} ms; from the revision to the last plan {wait:.0f} ms",
     )
@@ -539,13 +606,27 @@ class Inside:
         self.desire = Desire(self.index)
         self.plane = Plane(DataPlane(type="kubernetes"), connection, None, self._events)
         self.plane.follow("inventories", [INVENTORIES], lambda _: None)
+        self.plane.follow("records", RECORDS, lambda _: None)
+        self.automator = Automator(
+            self.index.catalog,
+            Facts(),
+            Outside(lambda _: self.plane.reader, world.folder, {}),
+            self.plane.key,
+            part=lambda model: self.index.part((model,)),
+        )
         ties = Ties(self, self, lambda _: None, lambda _: CURRENT, lambda _: None, Health())
         self.keepers = {name: Keeper(name, self.plane, self.desire, ties) for name in world.environments}
         for name, keeper in self.keepers.items():
             self.plane.hear_own(name, keeper.hear_own)
 
     def __enter__(self) -> Self:
-        self.desire.update("first", None, NO_RECALL, {})
+        _until(lambda: self.plane.is_complete(RECORDS), every=0.01)
+        began = time.process_time()
+        progress = self.progress = self.automator.step(self.plane.writer, now())
+        _say(f"a step over {PROMOTED} promoted models", f"{(time.process_time() - began) * 1000:.0f} ms", more="of CPU")
+        assert not progress.busy
+        assert not progress.trouble, progress.trouble
+        self.desire.update("first", None, progress.recall, {})
         _until(self.turn, every=0.01)
         time.sleep(1)
         gc.collect()
@@ -560,16 +641,22 @@ class Inside:
             keeper.turn(time.monotonic())
         return all(keeper.is_caught_up for keeper in self.keepers.values())
 
-    def change(self, name: str, content: bytes) -> tuple[float, float, Moved]:
-        """A file as it is now. CPU of the index, and of rendering what it is about."""
+    def change(self, name: str, content: bytes) -> tuple[float, float, float, Moved]:
+        """A file as it is now. CPU of the index, of a step of the models it is about, and of rendering them."""
         began = time.process_time()
         models = self.index.update({name: content}).models
         indexed = time.process_time()
-        moved = self.desire.update(name, models, NO_RECALL, {})
+        assert models is not None
+        self.automator.catalog = self.index.catalog
+        progress = self.progress
+        if self.automator.concerns(models):
+            progress = self.progress = self.automator.step(self.plane.writer, now(), models)
+        stepped = time.process_time()
+        moved = self.desire.update(name, models, progress.recall, {})
         for unit in moved.units:
             if unit.environment in self.keepers:
                 self.keepers[unit.environment].want({unit.model})
-        return indexed - began, time.process_time() - indexed, moved
+        return indexed - began, stepped - indexed, time.process_time() - stepped, moved
 
     @staticmethod
     def _events(writer: Writer) -> Events:
@@ -607,11 +694,11 @@ def _nothing(inside: Inside) -> None:
     """A commit that changes nothing; another turn; and everything looked at, as after a start."""
     name = "variations/model-0-a.yaml"
     inside.requests.clear()
-    index, desire, moved = inside.change(name, inside.contents[name] + b"# a comment\n")
+    *parts, moved = inside.change(name, inside.contents[name] + b"# a comment\n")
     assert not moved.units
     began = time.process_time()
     assert inside.turn()
-    commit = index + desire + time.process_time() - began
+    commit = sum(parts) + time.process_time() - began
     began = time.process_time()
     assert inside.turn()
     turn = time.process_time() - began
@@ -625,25 +712,26 @@ def _nothing(inside: Inside) -> None:
     _say("every object looked at", f"{whole * 1000:.0f} ms", more=f"of CPU; {len(inside.requests)} requests")
 
 
-def _changed(inside: Inside) -> None:
+def _changed(inside: Inside, what: str, models: range) -> None:
     """One spec, of a model in two environments: to the plan of the second."""
     parts = []
-    for n in range(CHANGES):
+    for n in models:
         name = f"variations/model-{n}-b.yaml"
         inside.plans.clear()
-        index, desire, moved = inside.change(name, inside.contents[name].replace(b"5000", b"%d" % (7000 + n)))
+        index, step, desire, moved = inside.change(name, inside.contents[name].replace(b"5000", b"%d" % (7000 + n)))
         plans: list[float] = []
         for unit in sorted(moved.units):
             began = time.process_time()
             inside.keepers[unit.environment].turn(time.monotonic())
             plans.append(inside.plans[len(plans)] - began)
         _until(inside.turn, every=0.05)
-        parts.append((index, desire, *plans))
-    index, desire, one, two = (statistics.median(part) * 1000 for part in zip(*parts, strict=True))
+        parts.append((index, step, desire, *plans))
+    index, step, desire, one, two = (statistics.median(part) * 1000 for part in zip(*parts, strict=True))
     _say(
-        "one changed spec, to the finished plan",
-        f"{index + desire + one + two:.1f} ms",
-        more=f"of CPU: read and checked {index:.1f}, rendered {desire:.1f}, two environments {one:.1f} and {two:.1f}",
+        what,
+        f"{index + step + desire + one + two:.1f} ms",
+        more=f"of CPU: read and checked {index:.1f}, promotions {step:.1f}, rendered {desire:.1f}, "
+        f"two environments {one:.1f} and {two:.1f}",
     )
 
 
