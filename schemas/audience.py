@@ -74,6 +74,7 @@ Operand = Annotated[
         max_length=1024,
         pattern=r"^[!-~]([ -~]*[!-~])?$",
         description="Printable ASCII, without blanks at its ends.",
+        examples=["18", "california"],
     ),
 ]
 #: The platform wants the key `operand` even where it ignores it, so its users write "" there.

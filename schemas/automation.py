@@ -2,7 +2,7 @@
 
 import re
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
@@ -28,6 +28,7 @@ from schemas.base import (
     Text,
     TextMap,
     Threshold,
+    Unit,
     VariationName,
     has_steps,
     refuse,
@@ -101,7 +102,9 @@ class MetricTrigger(SpecModel):
 class GitTrigger(SpecModel):
     """When the branch of the build specification has a new commit."""
 
-    paths: Annotated[Many[Annotated[str, Field(min_length=1, max_length=1024)]], Field(max_length=50)] = ()
+    paths: Annotated[
+        Many[Annotated[str, Field(min_length=1, max_length=1024, examples=["models/churn"])]], Field(max_length=50)
+    ] = ()
     """Only commits that change one of these; none: the model's folder, and dependency_required_folders."""
 
     @model_validator(mode="after")
@@ -162,7 +165,9 @@ class Trigger(SpecModel):
 class DeploymentCondition(SpecModel):
     """What a build must achieve to be deployed: its metric against a threshold, or against the deployed build's."""
 
-    metric_name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_.:/ -]*$")]
+    metric_name: Annotated[
+        str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z_][A-Za-z0-9_.:/ -]*$", examples=["f1"])
+    ]
     """As the model's code logs it."""
     direction: Direction = "ABOVE"
     """How the metric must lie to the threshold. ABOVE and BELOW are strict."""
@@ -176,7 +181,7 @@ class DeploymentCondition(SpecModel):
     """True: text that reads as a number is one. Otherwise it is an error of the query."""
     dry_run: bool = False
     """True: judged and recorded, without effect."""
-    timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
+    timeout_seconds: Annotated[int, Field(ge=1, le=86_400), Unit("seconds")] = 600
     """For the query with its retries; then it is held."""
 
     @model_validator(mode="after")
@@ -193,6 +198,8 @@ class DeploymentCondition(SpecModel):
 
 class AutomationDeployment(DeploymentSpecification):
     """Where and how a build that met the condition is deployed."""
+
+    KEYS_FIRST: ClassVar = ("variation_name", "environments")
 
     variation_name: VariationName = "default"
     """The variation that gets it. Without a spec of its own it takes everybody."""
@@ -279,13 +286,14 @@ class Notification(SpecModel):
         return self
 
 
-Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+Bucket = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$", examples=["acme-models"])]
 Folder = Annotated[
     str,
     Field(
         pattern=r"^[A-Za-z0-9_./{}%: -]+$",
         max_length=1024,
         description="May hold dates in braces, filled in at the run: scores/{%Y-%m-%d}.",
+        examples=["scores/{%Y-%m-%d}"],
     ),
 ]
 
@@ -316,11 +324,11 @@ class BatchData(SpecModel):
 class BatchExecutionSpecification(SpecModel):
     """How a batch execution runs. What is not given is as in the variation that is deployed."""
 
-    job_timeout: Annotated[int, Field(ge=0, le=604_800)] = 0
+    job_timeout: Annotated[int, Field(ge=0, le=604_800), Unit("seconds")] = 0
     """Seconds for the whole; 0: no limit."""
-    task_timeout: Annotated[int, Field(ge=0, le=604_800)] = 0
+    task_timeout: Annotated[int, Field(ge=0, le=604_800), Unit("seconds")] = 0
     """Seconds for one file; 0: no limit."""
-    executors: Annotated[int, Field(ge=0, le=1000)] = 0
+    executors: Annotated[int, Field(ge=0, le=1000), Unit("pods")] = 0
     """Pods side by side; 0: 1."""
     cpu: Cpu | None = None
     """Cores of each."""
@@ -341,7 +349,7 @@ class BatchExecutionSpecification(SpecModel):
 class BatchExecution(SpecModel):
     """Predict on files instead of building: on a schedule, mostly."""
 
-    build_id: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")] | None = None
+    build_id: Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$", examples=["9f2c41d07be35a68"])] | None = None
     """The build; none: the one that the variation serves."""
     variation: VariationName = "default"
     """The variation whose build and settings are taken."""
@@ -361,7 +369,9 @@ class Automation(SpecModel):
     """For people."""
     environment: DnsLabel | None = None
     """Where it builds, and whose analytics it asks; none: the first of its environments, in order of promotion."""
-    trigger: Annotated[Trigger, BeforeValidator(_trigger)]
+    trigger: Annotated[
+        Trigger, BeforeValidator(_trigger), Field(examples=["git", "manual", {"scheduled": {"interval": "Daily"}}])
+    ]
     """What starts a run."""
     build_spec: AutomationBuildSpecification | None = None
     """What is built."""

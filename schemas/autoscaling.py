@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from schemas.base import JsonSchema, SpecModel, refuse
+from schemas.base import JsonSchema, SpecModel, Unit, refuse
 
 MetricType = Literal["cpu", "gpu", "memory", "latency", "error_rate", "throughput"]
 AggregationType = Literal["avg", "max", "min", "sum", "p50", "p90", "p95", "p99"]
@@ -23,11 +23,11 @@ class PrometheusTrigger(SpecModel):
     per minute."""
     aggregation_type: AggregationType
     """Over the pods (avg, max, min, sum), or a percentile of the requests (latency only)."""
-    time_period: Annotated[int, Field(ge=1, le=1440)]
+    time_period: Annotated[int, Field(ge=1, le=1440), Unit("minutes")]
     """The window in minutes."""
     threshold: Annotated[float, Field(gt=0)]
     """In the metric's unit."""
-    error_code: Annotated[str, Field(pattern=r"^[0-9.x*|\[\]-]+$", max_length=64)] = ".*"
+    error_code: Annotated[str, Field(pattern=r"^[0-9.x*|\[\]-]+$", max_length=64, examples=["5.*"])] = ".*"
     """For `error_rate`: which status codes count, as a regular expression. The default counts 400 and above."""
 
     @model_validator(mode="after")
@@ -65,13 +65,13 @@ def _nested_triggers(value: Any) -> Any:
 class AutoScaleConfig(SpecModel):
     """The number of pods follows load, between two bounds."""
 
-    min_replica_count: Annotated[int, Field(ge=0, le=10_000)] = 1
+    min_replica_count: Annotated[int, Field(ge=0, le=10_000), Unit("pods")] = 1
     """Pods at the least. 0 needs a trigger that has samples without pods: `throughput`, measured at the gateway."""
-    max_replica_count: Annotated[int, Field(ge=1, le=10_000)]
+    max_replica_count: Annotated[int, Field(ge=1, le=10_000), Unit("pods")]
     """Pods at the most."""
-    polling_interval: Annotated[int, Field(ge=1, le=3600)] = 30
+    polling_interval: Annotated[int, Field(ge=1, le=3600), Unit("seconds")] = 30
     """Seconds between two looks at the metric."""
-    cool_down_period: Annotated[int, Field(ge=0, le=86_400)] = 300
+    cool_down_period: Annotated[int, Field(ge=0, le=86_400), Unit("seconds")] = 300
     """Seconds of quiet before pods are taken away."""
     prometheus_trigger: Annotated[
         tuple[PrometheusTrigger, ...],
@@ -138,7 +138,7 @@ class AutoScaleConfig(SpecModel):
         schema["properties"]["triggers"] = {
             "description": "The platform's own nesting of `prometheus_trigger`.",
             "type": "object",
-            "properties": {"prometheus_trigger": many},
+            "properties": {"prometheus_trigger": {"description": listed["description"], **many}},
             "required": ["prometheus_trigger"],
             "additionalProperties": False,
         }

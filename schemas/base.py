@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -32,7 +32,12 @@ JsonSchema = dict[str, Any]
 
 
 class SpecModel(BaseModel):
-    """Frozen, strict, and closed: an unknown key is an error, and so is `"1"` where 1 is meant."""
+    """Frozen, strict, and closed: an unknown key is an error, and so is `"1"` where 1 is meant.
+
+    `KEYS_FIRST`: keys that people write before those of the type that this one is derived from.
+    """
+
+    KEYS_FIRST: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(
         frozen=True,
@@ -42,6 +47,16 @@ class SpecModel(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Annotation of a number: what one of it is, for people who look the field up ("x-unit" in the JSON Schema)."""
+
+    name: str
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchema:
+        return handler(core) | {"x-unit": self.name}
 
 
 def refuse(rule: str, message: str, *, at: str | int | None = None, hint: str = "") -> NoReturn:
@@ -129,8 +144,8 @@ Memory = Annotated[
     AfterValidator(lambda value: value.rstrip("bB")),
 ]
 #: CPU cores; Kubernetes would accept a billionth of one, which schedules and then never finishes.
-Cpu = Annotated[float, Field(ge=0.05, le=512, examples=[0.5, 2])]
-GpuAmount = Annotated[int, Field(ge=1, le=64)]
+Cpu = Annotated[float, Field(ge=0.05, le=512, examples=[0.5, 2]), Unit("cores")]
+GpuAmount = Annotated[int, Field(ge=1, le=64), Unit("GPUs")]
 
 #: A length of time: a whole number and a unit.
 Duration = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}(s|m|h|d)$", examples=["90s", "10m", "6h", "7d"])]
@@ -199,7 +214,15 @@ def _check_threshold(value: str) -> str:
     return value
 
 
-Sql = Annotated[str, Field(min_length=1, max_length=16_384), AfterValidator(_check_query)]
+Sql = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=16_384,
+        examples=["select max(value) from build_metrics where model = :model and name = 'f1'"],
+    ),
+    AfterValidator(_check_query),
+]
 
 #: Always text, as on the platform: a decimal number, or a SQL query that answers one row of one column.
 Threshold = Annotated[

@@ -1,7 +1,7 @@
 """Builds: a model's code at a commit, made into an artifact."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,7 @@ from schemas.base import (
     SpecModel,
     Text,
     TextMap,
+    Unit,
     has_steps,
     refuse,
     shared,
@@ -54,7 +55,7 @@ GitCommit = Annotated[
 ]
 
 Parameters = Annotated[Pairs, TextMap(r"^[A-Za-z_][A-Za-z0-9_.-]*$", (("n_estimators", "200"),))]
-Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=63)]
+Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=63, examples=["weekly"])]
 
 #: What no branch is called although the pattern lets it through.
 _NO_BRANCH = re.compile(r"\.lock(/|$)|\.\.")
@@ -95,13 +96,13 @@ class BuildSpecification(SpecModel):
     """Run the model's own tests; a failing one fails the build."""
     validate_build_artifact: bool = True
     """Load the artifact and predict once on the schema's example before the build counts as successful."""
-    validate_build_artifact_timeout: Annotated[int, Field(ge=1, le=3600)] = 120
-    """Seconds for that."""
+    validate_build_artifact_timeout: Annotated[int, Field(ge=1, le=3600), Unit("seconds")] = 120
+    """Seconds for loading and predicting."""
     push_image: bool = True
     """Push the build's image, where the data plane makes images."""
-    provision_instance_timeout: Annotated[int, Field(ge=1, le=1440)] = 120
+    provision_instance_timeout: Annotated[int, Field(ge=1, le=1440), Unit("minutes")] = 120
     """Minutes to wait for a machine."""
-    timeout_minutes: Annotated[int, Field(ge=1, le=10_080)] = 240
+    timeout_minutes: Annotated[int, Field(ge=1, le=10_080), Unit("minutes")] = 240
     """Minutes for the build as a whole, waiting for a machine included."""
 
     @model_validator(mode="after")
@@ -155,6 +156,16 @@ def check_branch(branch: str) -> None:
 class Build(BuildSpecification):
     """One build of a model, made once."""
 
+    KEYS_FIRST: ClassVar = (
+        "name",
+        "model",
+        "description",
+        "environment",
+        "git_uri",
+        "git_branch",
+        "git_commit",
+    )
+
     name: ResourceName
     model: ResourceName
     """The model that it is a build of."""
@@ -183,6 +194,8 @@ class Build(BuildSpecification):
 
 class AutomationBuildSpecification(BuildSpecification):
     """The build that an automation makes each time."""
+
+    KEYS_FIRST: ClassVar = ("git_uri", "git_branch")
 
     git_branch: GitBranch = "main"
     """Its newest commit is built."""

@@ -22,6 +22,7 @@ from schemas.base import (
     SecretName,
     SpecModel,
     TextMap,
+    Unit,
     has_steps,
     refuse,
     shared,
@@ -34,7 +35,14 @@ RESERVED_NAMESPACES = frozenset({"default", "kube-system", "kube-public", "kube-
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 LABEL_KEY = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 
-Url = Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?$", max_length=2048)]
+Url = Annotated[
+    str,
+    Field(
+        pattern=r"^https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[!-~]*)?$",
+        max_length=2048,
+        examples=["https://ml.example.com"],
+    ),
+]
 
 
 NodeSelector = Annotated[Pairs, TextMap(LABEL_KEY, (("pool", "gpu"),), LABEL_VALUE)]
@@ -45,7 +53,7 @@ class DataPlane(SpecModel):
 
     type: Literal["kubernetes", "embedded"] = "embedded"
     """`embedded`: this machine, for a laptop, CI and tests; not for production. `kubernetes`: a cluster."""
-    context: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    context: Annotated[str, Field(min_length=1, max_length=253, examples=["eks-production"])] | None = None
     """The context of the kubeconfig; none: the current one, or the cluster that the reconciler runs in."""
     kubeconfig_secret: SecretName | None = None
     """A Secret in the reconciler's namespace whose key `kubeconfig` reaches another cluster."""
@@ -78,17 +86,25 @@ class Analytics(SpecModel):
 
     engine: Literal["duckdb", "athena", "sqlalchemy"] = "duckdb"
     """duckdb: in a locked child process, over the object storage; athena: through AWS; sqlalchemy: any other."""
-    database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=255)] | None = None
+    database: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=255, examples=["trueup"])] | None = None
     """The database (Athena: the Glue database)."""
-    workgroup: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=128)] | None = None
+    workgroup: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=128, examples=["ml"])] | None = None
     """Athena's workgroup, which bounds what a query may scan."""
-    output_location: Annotated[str, Field(pattern=r"^s3://[a-z0-9.-]+(/[!-~]*)?$", max_length=1024)] | None = None
+    output_location: (
+        Annotated[
+            str,
+            Field(
+                pattern=r"^s3://[a-z0-9.-]+(/[!-~]*)?$", max_length=1024, examples=["s3://acme-models/athena-results"]
+            ),
+        ]
+        | None
+    ) = None
     """Where Athena writes results."""
-    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")] | None = None
+    region: Annotated[str, Field(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$", examples=["eu-central-1"])] | None = None
     """The AWS region."""
     url_secret: SecretName | None = None
     """A Secret whose key `url` is the SQLAlchemy URL."""
-    timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 60
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600), Unit("seconds")] = 60
     """How long one query may take."""
 
     @model_validator(mode="after")
@@ -146,15 +162,15 @@ class Gateway(SpecModel):
 class Toleration(SpecModel):
     """A taint that pods accept, as Kubernetes has it."""
 
-    key: Annotated[str, Field(pattern=LABEL_KEY, max_length=316)] | None = None
+    key: Annotated[str, Field(pattern=LABEL_KEY, max_length=316, examples=["nvidia.com/gpu"])] | None = None
     """The taint's key; none with `Exists`: every taint."""
     operator: Literal["Exists", "Equal"] = "Equal"
     """`Equal` compares the value."""
-    value: Annotated[str, Field(pattern=LABEL_VALUE)] | None = None
+    value: Annotated[str, Field(pattern=LABEL_VALUE, examples=["present"])] | None = None
     """The taint's value."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """None: every effect."""
-    toleration_seconds: Annotated[int, Field(ge=0)] | None = None
+    toleration_seconds: Annotated[int, Field(ge=0), Unit("seconds")] | None = None
     """How long a pod stays, with NoExecute."""
 
     @model_validator(mode="after")
@@ -224,15 +240,15 @@ class Defaults(SpecModel):
 class Quota(SpecModel):
     """The most that everything in the environment may ask for together."""
 
-    cpu: Annotated[float, Field(ge=0.05, le=100_000)] | None = None
+    cpu: Annotated[float, Field(ge=0.05, le=100_000), Unit("cores")] | None = None
     """Cores."""
     memory: Memory | None = None
     """Memory."""
-    gpu: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    gpu: Annotated[int, Field(ge=0, le=100_000), Unit("GPUs")] | None = None
     """GPUs."""
-    pods: Annotated[int, Field(ge=1, le=100_000)] = 500
+    pods: Annotated[int, Field(ge=1, le=100_000), Unit("pods")] = 500
     """Pods, running or waiting."""
-    builds: Annotated[int, Field(ge=1, le=10_000)] = 200
+    builds: Annotated[int, Field(ge=1, le=10_000), Unit("jobs")] = 200
     """Build jobs that exist at a time, finished ones until they are cleaned up included."""
 
 
@@ -240,7 +256,9 @@ class Environment(SpecModel):
     """One place where models run: a namespace of a cluster."""
 
     name: DnsLabel
-    data_plane: Annotated[DataPlane, BeforeValidator(_data_plane)] = shared(DataPlane)
+    data_plane: Annotated[
+        DataPlane, BeforeValidator(_data_plane), Field(examples=["embedded", {"type": "kubernetes", "context": "eks"}])
+    ] = shared(DataPlane)
     """The cluster; none named: the embedded data plane of this machine."""
     namespace: DnsLabel | None = None
     """Its namespace, which no other environment of that cluster may have; none: the environment's name."""

@@ -38,6 +38,15 @@ class SpecJsonSchema(GenerateJsonSchema):
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
         return self.generate_inner(schema["schema"])
 
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        described = super().model_schema(schema)
+        properties = described.get("properties")
+        if properties:
+            # The order in which people write keys: explained, completed and formatted in it.
+            first = [key for key in getattr(schema["cls"], "KEYS_FIRST", ()) if key in properties]
+            described["properties"] = {key: properties[key] for key in (*first, *properties)}
+        return described
+
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 (pydantic names it)
         return False
 

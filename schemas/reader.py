@@ -334,6 +334,7 @@ def _key_is_not_text(text: str) -> Refusal:
 #: three line breaks of Unicode (NEL, LS, PS) are legal, but YAML 1.1 counts lines by them and editors do not.
 _ILLEGAL = re.compile(r"[^\t\n\r\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _LEGAL_ASCII = bytes([*b"\t\n\r", *range(0x20, 0x7F)])
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _CONFLICT_MARKER = re.compile(rb"^(?:<{7}|>{7})(?: |\r?$)", re.MULTILINE)
 
 
@@ -345,6 +346,12 @@ def _unfit(file: str, content: bytes, limits: Limits) -> Problem | None:
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
+        if content.startswith(_UTF_16):
+            message = "The file is UTF-16 and not UTF-8, as Windows and its shell write it."
+            return Problem(file, 1, 1, (), "yaml/not-utf-8", message, "save it as UTF-8")
+        if b"\0" in content:
+            message = "This is a binary file, and no YAML."
+            return Problem(file, 1, 1, (), "yaml/binary", message, "remove it, or give it another ending")
         before = content[: error.start].decode()
         hint = "save it as UTF-8"
         return _problem_after(file, before, "yaml/not-utf-8", "The file is not UTF-8 from here on.", hint)

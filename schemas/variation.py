@@ -22,6 +22,7 @@ from schemas.base import (
     SpecModel,
     StaticThreshold,
     Text,
+    Unit,
     VariationName,
     refuse,
     seconds,
@@ -33,17 +34,17 @@ from schemas.resources import GpuResources, InstanceName
 class DeploymentSpecification(SpecModel):
     """How a build is served: the platform's deployment specification, by its own names and defaults."""
 
-    number_of_http_server_workers: Annotated[int, Field(ge=1, le=256)] = 2
+    number_of_http_server_workers: Annotated[int, Field(ge=1, le=256), Unit("processes")] = 2
     """Worker processes in each pod."""
-    http_request_timeout_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 5000
+    http_request_timeout_ms: Annotated[int, Field(ge=1, le=3_600_000), Unit("milliseconds")] = 5000
     """Milliseconds for one prediction."""
-    max_batch_size: Annotated[int, Field(ge=1, le=100_000)] = 1
+    max_batch_size: Annotated[int, Field(ge=1, le=100_000), Unit("rows")] = 1
     """Rows that the server may gather into one call of predict()."""
     daemon_mode: bool = False
     """True: the model is loaded once before the workers are forked; False: by each worker."""
     custom_iam_role_arn: IamRoleArn | None = None
     """The AWS role of the pods."""
-    number_of_pods: Annotated[int, Field(ge=1, le=10_000)] = 2
+    number_of_pods: Annotated[int, Field(ge=1, le=10_000), Unit("pods")] = 2
     """Pods; ignored where auto_scale_config is given."""
     cpu_fraction: Cpu = 2.0
     """Cores of each pod."""
@@ -58,7 +59,7 @@ class DeploymentSpecification(SpecModel):
     """The number of pods follows load."""
     env_vars: EnvVars = ()
     """Seen by the model's server; win over those of the build."""
-    deployment_timeout: Annotated[int, Field(ge=0, le=86_400)] = 0
+    deployment_timeout: Annotated[int, Field(ge=0, le=86_400), Unit("seconds")] = 0
     """Seconds until a deployment that is not ready counts as failed; 0: 1800."""
     service_account_key_secret_name: SecretName | None = None
     """A Secret whose key `key.json` is a Google Cloud service account key."""
@@ -69,7 +70,7 @@ class Traffic(SpecModel):
 
     audience: DisplayName | None = None
     """Whose requests; none: everybody who is in no other audience of the model."""
-    weight: Annotated[int, Field(ge=0, le=100)] = 100
+    weight: Annotated[int, Field(ge=0, le=100), Unit("percent")] = 100
     """Percent. Without the shadows, the weights of one audience sum to 100."""
     shadow: bool = False
     """True: gets copies of `weight` percent of the requests; its answers are thrown away."""
@@ -78,7 +79,7 @@ class Traffic(SpecModel):
 class Step(SpecModel):
     """One step of a canary."""
 
-    weight: Annotated[int, Field(ge=1, le=100)]
+    weight: Annotated[int, Field(ge=1, le=100), Unit("percent")]
     """Percent of the variation's own traffic that the new build gets."""
     hold: Duration = "5m"
     """How long, at the least, before the next step."""
@@ -87,13 +88,23 @@ class Step(SpecModel):
 class Check(SpecModel):
     """What must be true of the new build at every step."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63, examples=["errors"])]
     """In verdicts and notifications."""
     metric: Literal["error_rate", "latency_avg", "latency_p50", "latency_p90", "latency_p95", "latency_p99"] | None = (
         None
     )
     """error_rate: %; latency: ms. Or `query`."""
-    query: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
+    query: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=8192,
+                examples=['max(my_queue_length{build_id="$build_id", namespace="$namespace"})'],
+            ),
+        ]
+        | None
+    ) = None
     """PromQL with one sample as its answer; `$build_id`, `$variation`, `$namespace` and `$window` are filled in."""
     direction: Direction = "BELOW"
     """How the metric must lie to the threshold."""
@@ -101,7 +112,7 @@ class Check(SpecModel):
     """A decimal number in quotes, in the metric's unit."""
     relative_to_current: bool = False
     """True: the threshold is what the new build's metric may differ from the current one's."""
-    min_samples: Annotated[int, Field(ge=0, le=1_000_000_000)] = 100
+    min_samples: Annotated[int, Field(ge=0, le=1_000_000_000), Unit("requests")] = 100
     """Requests to the new build in the window, before there is a verdict."""
     window: Duration = "5m"
     """How far back the metric looks."""

@@ -95,13 +95,13 @@ class Scribe:
         """Something was done, or was not."""
         fields = {"environment": environment, "object": str(done.change.id)}
         fields |= {"why": done.message} if done.message else {}
-        events = self.events_of(environment)
         key = environment, done.change.id
         match done.outcome:
             case Outcome.APPLIED | Outcome.DELETED:
                 self._left.pop(key, None)
                 log.info(str(done.outcome), **fields)
-                if events is not None and done.outcome is Outcome.DELETED and done.change.superseded_by is None:
+                is_lost = done.outcome is Outcome.DELETED and done.change.superseded_by is None
+                if is_lost and (events := self.events_of(environment)) is not None:
                     events.tell(done.change.id, Reason.PRUNED, "no spec asks for it any more", uid=done.change.uid)
                 return
             case Outcome.WAITING:
@@ -111,7 +111,7 @@ class Scribe:
             return  # it was said, and is tried again and again
         self._left[key] = done.message
         log.warning(str(done.outcome), **fields)
-        if events is not None:
+        if (events := self.events_of(environment)) is not None:
             reason = Reason.CONFLICT if done.change.op is Op.CONFLICT else _REASONS[done.outcome]
             events.tell(done.change.id, reason, done.message, uid=done.change.uid)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.problem import Problem
 from schemas.reader import Limits, Reading, read
+from tests.conftest import examples
 
 
 def value(text: str | bytes) -> object:
@@ -172,6 +173,7 @@ REFUSED: dict[str, tuple[str | bytes, int, int]] = {
     "yaml/integer-too-large": ("a: 9223372036854775808\n", 1, 4),
     "yaml/control-character": ('a: "\\0"\n', 1, 4),
     "yaml/not-utf-8": (b"a: 1\nb: \xff\n", 2, 4),
+    "yaml/binary": (b"\x7fELF\x02\x01\x01\x00\x00\xff\n", 1, 1),
     "yaml/merge-conflict": ("a: 1\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> feature\n", 2, 1),
     "yaml/tab": ("a:\n\tb: 1\n", 2, 1),
     "yaml/syntax": ("a: [1, 2\nb: 3\n", 1, 4),
@@ -246,8 +248,10 @@ def test_invisible_characters_are_refused(content: bytes, column: int) -> None:
     assert place(content) == ("yaml/control-character", 1, column)
 
 
-def test_utf_16_is_refused_as_not_utf_8() -> None:
+def test_utf_16_is_refused_as_not_utf_8_and_named() -> None:
     assert place("a: 1\n".encode("utf-16")) == ("yaml/not-utf-8", 1, 1)
+    (problem,) = read("x.yaml", "a: 1\n".encode("utf-16")).problems
+    assert "UTF-16" in problem.message
 
 
 @pytest.mark.parametrize(
@@ -372,7 +376,7 @@ def test_limits_can_be_widened() -> None:
 # -- properties ----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=2_000)
+@settings(max_examples=examples(300))
 @given(st.binary(max_size=400))
 def test_random_bytes_are_read_or_refused_but_never_crash(content: bytes) -> None:
     assert_sound(content)
@@ -390,7 +394,7 @@ YAML_PIECES = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=600, deadline=2_000)
+@settings(max_examples=examples(600))
 @given(YAML_PIECES)
 def test_random_yaml_like_text_is_read_or_refused_but_never_crashes(text: str) -> None:
     assert_sound(text.encode())
@@ -427,7 +431,7 @@ JSON_VALUES = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=2_000)
+@settings(max_examples=examples(300))
 @given(st.dictionaries(JSON_TEXT, JSON_VALUES, max_size=4), st.sampled_from([None, 2]))
 def test_a_json_document_is_a_yaml_document_with_the_same_meaning(document: object, indent: int | None) -> None:
     assert value(json.dumps(document, ensure_ascii=False, indent=indent)) == document
