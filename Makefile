@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/ready-$(shell cksum pyproject.toml constraints.txt 2>/dev/null | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help run down test test-all bench lint types fix generate clean
+.PHONY: help run down test test-all bench lint types fix docs generate clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,8 +58,12 @@ fix: $(READY)  ## Format, and mend what can be mended by itself
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format --quiet .
 
-generate: $(READY)  ## Write what is generated: the JSON Schemas, the embedded server's field tables
+docs: $(READY)  ## The documentation, as a site in build/docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
+
+generate: $(READY)  ## Write what is generated: the JSON Schemas, the reference in docs/
 	$(BIN)/python -m schemas.generate
+	$(BIN)/python -m docs.generate
 
 clean:  ## Everything that make made
 	rm -rf $(VENV) .trueup build dist *.egg-info

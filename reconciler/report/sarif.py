@@ -32,7 +32,7 @@ _ROOT = "%SRCROOT%"
 _FINGERPRINT = "trueupProblem/v1"
 
 #: What the rules of a family are about.
-_FAMILIES = {
+FAMILIES = {
     "audience": "An audience tells requests apart by their headers, in a way that a gateway can.",
     "automation": "An automation says when something is built, and when it is promoted.",
     "autoscaling": "A variation scales by a metric, and can wake up where it scales to zero.",
@@ -107,7 +107,7 @@ def _at(origin: Origin, rule: str, message: str) -> Problem:
 
 def _rule(rule: str, problems: Sequence[Problem]) -> dict[str, Any]:
     family, _, name = rule.partition("/")
-    about = _FAMILIES.get(family, "A rule of the language of specs.")
+    about = FAMILIES.get(family, "A rule of the language of specs.")
     is_error = any(problem.severity == "error" for problem in problems)
     title = f"{family}: {name.replace('-', ' ')}"[:_LONGEST_DESCRIPTION]
     words = f"{about} `{_FINDS.get(family, 'reconcile validate')}` finds it before anything is applied."
