@@ -37,10 +37,10 @@ tools:
 	  apt-get install -qq -y --no-install-recommends prometheus postgresql; } >/dev/null
 
 test: $(READY) tools  ## All tests
-	$(BIN)/pytest -n 2 --dist worksteal -q
+	$(BIN)/pytest -n 4 --dist worksteal -q
 
 test-all: $(READY) tools  ## All tests, the slow suites in full
-	TRUEUP_TEST_FULL=1 $(BIN)/pytest -n 2 --dist worksteal -q
+	TRUEUP_TEST_FULL=1 $(BIN)/pytest -n 4 --dist worksteal -q
 
 bench: $(READY)  ## Benchmarks, each beside a peer or a ceiling measured in the same run
 	$(BIN)/python -m tests.benchmarks
@@ -53,6 +53,7 @@ lint: $(READY)  ## Style, and the direction of imports
 
 types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
+	$(BIN)/mypy ci/plan.py ci/comment.py
 
 fix: $(READY)  ## Format, and mend what can be mended by itself
 	$(BIN)/ruff check --fix --quiet . || true

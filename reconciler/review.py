@@ -76,6 +76,7 @@ class Review:
         self._rules = replace(rules, enforce=False)
         self._index = Index(self._content, queries.check, self._rules.check)
         self._index.replace(head.content)
+        self._of_base: tuple[frozenset[str], tuple[Rendered, ...]] | None = None
 
     def update(self, head: Files) -> None:
         """Other files, or the same ones with something else in them, are the head."""
@@ -98,8 +99,10 @@ class Review:
         unread = list(_unread(before.catalog, after)) if after.errors else []
         models -= {one.model for one in unread if one.model}
         lost = {one.environment for one in unread if one.environment}
-        before.render(models)
-        after.render(models)
+        if self._of_base is None or self._of_base[0] != models:
+            self._of_base = models, before.render(models)  # the base stays, and often what is edited does too
+        before.take(self._of_base[1])
+        after.take(after.render(models))
         changes, guards = _planned(before, after, models, only)
         notes = notes_of(unit for unit in after.units if _is_meant(unit.environment, only))
         done = effects.between(_part(before.catalog, models), _part(after.catalog, models))
@@ -141,11 +144,14 @@ class _Side:
     problems: tuple[Problem, ...]
     units: tuple[Rendered, ...] = ()
 
-    def render(self, models: Collection[str]) -> None:
+    def render(self, models: Collection[str]) -> tuple[Rendered, ...]:
         """What it asks for of these models."""
         catalog = _part(self.catalog, models)
-        self.units = tuple(desired.build(catalog, Facts(), asked=lambda unit: unit.model in models))
-        refused = (unit.problem for unit in self.units if unit.problem is not None)
+        return tuple(desired.build(catalog, Facts(), asked=lambda unit: unit.model in models))
+
+    def take(self, units: tuple[Rendered, ...]) -> None:
+        self.units = units
+        refused = (unit.problem for unit in units if unit.problem is not None)
         self.problems = tuple(sorted({*self.problems, *refused}))
 
     @property
