@@ -16,6 +16,7 @@ import pytest
 from tests.contract.client import Api, EmbeddedServer, eventually, is_given
 
 REAL_KUBECONFIG = os.environ.get("TRUEUP_TEST_KUBECONFIG", "")
+PLANES = ("embedded", "real") if REAL_KUBECONFIG else ("embedded",)
 
 
 def pytest_report_collectionfinish() -> str:
@@ -24,7 +25,7 @@ def pytest_report_collectionfinish() -> str:
     return "contract: the embedded API server only (TRUEUP_TEST_KUBECONFIG names no real one)"
 
 
-@pytest.fixture(scope="session", params=["embedded", "real"] if REAL_KUBECONFIG else ["embedded"])
+@pytest.fixture(scope="session", params=PLANES)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """The kubeconfig of an API server, and which one it is."""
     if request.param == "real":

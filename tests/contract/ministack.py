@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.contract.ports import free_port
+
 REQUIREMENTS = ("ministack==1.5.33", "duckdb==2.0.0")
 
 
@@ -94,18 +96,11 @@ class Ministack(NamedTuple):
     athena: str  #: of Athena
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="session")
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
     """A running one, with nothing in it."""
     folder = tmp_path_factory.mktemp("ministack")
-    port = _free_port()
+    port = free_port()
     environ = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),

@@ -4,6 +4,9 @@
         plant.metrics["churn"] = {"auc": "0.9"}
         ...
 
+On one that has controllers and no nodes (a kube-apiserver with its controller manager) the `Nodes` do. `played` gives
+whoever is missing.
+
 What it has seen on the way is kept: every Job by its uid, and the weights of every route in the order in which they
 came. A route that sends requests to pods that are not ready, or to nobody, is noted in `gaps`.
 """
@@ -16,9 +19,11 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
+from renderers.names import ENVIRONMENT
 from tests.contract.client import MERGE, Api
 
 NOW = "2026-01-01T00:00:00Z"
+GATEWAY = "gateway.networking.k8s.io/v1"
 _PERIOD = 0.02
 
 Body = dict[str, Any]
@@ -70,15 +75,21 @@ class Plant:
             for job in self._list("batch/v1", "jobs"):
                 self._job(job)
             ready = {key for key in map(self._deployment, self._list("apps/v1", "deployments")) if key}
-            for route in self._list("gateway.networking.k8s.io/v1", "httproutes"):
+            for route in self._list(GATEWAY, "httproutes"):
                 self._route(route, ready)
-            for gateway in self._list("gateway.networking.k8s.io/v1", "gateways"):
-                self._seen(gateway, "gateways", {"conditions": [_condition(gateway, "Programmed")]})
+            self._gateways()
             for budget in self._list("policy/v1", "poddisruptionbudgets"):
                 self._seen(budget, "poddisruptionbudgets", {"disruptionsAllowed": 0, "currentHealthy": 1})
 
+    def _gateways(self) -> None:
+        for gateway in self._list(GATEWAY, "gateways"):
+            self._seen(gateway, "gateways", {"conditions": [_condition(gateway, "Programmed")]})
+
     def _list(self, version: str, plural: str) -> list[Body]:
-        answer = self._api("GET", f"/apis/{version}/{plural}")
+        """All that belongs to an environment."""
+        answer = self._api(
+            "GET", f"/{'apis' if '/' in version else 'api'}/{version}/{plural}?labelSelector={ENVIRONMENT}"
+        )
         if answer.status == 404:  # nobody has installed the kind
             return []
         assert answer.status == 200, answer.body
@@ -90,21 +101,25 @@ class Plant:
         if job.get("status", {}).get("conditions") or model in self.stuck:
             return
         code = self.failing.get(model, 0)
-        result: Body = {"metrics": self.metrics.get(model, {"auc": 0.9}), "artifact": "a", "record": "r"}
-        if code:
-            result = {"error": {"step": "build", "reason": "ModelFailed", "message": "it has no data"}}
         pods = f"/api/v1/namespaces/{metadata['namespace']}/pods"
         template, name = job["spec"]["template"], f"{metadata['name']}-x7x4f"
         self._api("POST", pods, {**template, "metadata": {**template["metadata"], "name": name}})
-        ended = {"exitCode": code, "reason": "Error" if code else "Completed", "message": json.dumps(result)}
-        about = {"image": "builder", "imageID": "", "ready": False, "restartCount": 0}
-        container = template["spec"]["containers"][0]["name"]
-        containers = [{"name": container, "state": {"terminated": ended}, **about}]
-        self._write(f"{pods}/{name}", {"phase": "Failed" if code else "Succeeded", "containerStatuses": containers})
+        self._write(f"{pods}/{name}", self._ended(model, template))
         kinds = ("FailureTarget", "Failed") if code else ("SuccessCriteriaMet", "Complete")
         met = [{"type": kind, "status": "True", "reason": "Ended", "lastTransitionTime": NOW} for kind in kinds]
         times = {"startTime": NOW} | ({} if code else {"completionTime": NOW, "succeeded": 1})
         self._write(_path(job, "jobs"), {"conditions": met, **times})
+
+    def _ended(self, model: str, pod: Body) -> Body:
+        """The status of a build's pod that has ended."""
+        code = self.failing.get(model, 0)
+        result: Body = {"metrics": self.metrics.get(model, {"auc": 0.9}), "artifact": "a", "record": "r"}
+        if code:
+            result = {"error": {"step": "build", "reason": "ModelFailed", "message": "it has no data"}}
+        ended = {"exitCode": code, "reason": "Error" if code else "Completed", "message": json.dumps(result)}
+        about = {"image": "builder", "imageID": "", "ready": False, "restartCount": 0}
+        containers = [{"name": pod["spec"]["containers"][0]["name"], "state": {"terminated": ended}, **about}]
+        return {"phase": "Failed" if code else "Succeeded", "containerStatuses": containers}
 
     def _deployment(self, one: Body) -> str:
         """Its name, if its pods are ready."""
@@ -150,6 +165,49 @@ class Plant:
     def _write(self, path: str, status: Body) -> None:
         answer = self._api("PATCH", f"{path}/status", {"status": status}, content_type=MERGE)
         assert answer.status in (200, 404), answer.body
+
+
+class Nodes(Plant):
+    """The nodes: pods that serve become ready, pods of Jobs end. What follows is up to the cluster's controllers."""
+
+    def turn(self) -> None:
+        """Everything that can go on goes on, once."""
+        with self._lock:
+            for job in self._list("batch/v1", "jobs"):
+                self.jobs[f"{job['metadata']['namespace']}/{job['metadata']['name']}"].add(job["metadata"]["uid"])
+            for pod in self._list("v1", "pods"):
+                self._pod(pod)
+            # Routes first: whoever is not ready after that was not ready when the route came, either.
+            routes = self._list(GATEWAY, "httproutes")
+            ready = {
+                f"{one['metadata']['namespace']}/{one['metadata']['name']}"
+                for one in self._list("apps/v1", "deployments")
+                if one.get("status", {}).get("availableReplicas")
+            }
+            for route in routes:
+                self._route(route, ready)
+            self._gateways()
+
+    def _pod(self, pod: Body) -> None:
+        metadata = pod["metadata"]
+        model = metadata["labels"]["app.kubernetes.io/name"]
+        if pod["status"]["phase"] != "Pending" or "deletionTimestamp" in metadata:
+            return
+        (owner,) = metadata["ownerReferences"]
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        if owner["kind"] == "Job":
+            if model not in self.stuck:
+                self._write(path, self._ended(model, pod))
+        elif not metadata["name"].startswith(self.unready):
+            ready = {"type": "Ready", "status": "True", "lastTransitionTime": NOW}
+            self._write(path, {"phase": "Running", "conditions": [ready]})
+
+
+def played(api: Api) -> Plant:
+    """Whoever is missing on this server: its controllers and its nodes, or its nodes alone."""
+    # A controller manager puts it into every namespace.
+    is_managed = api("GET", "/api/v1/namespaces/default/configmaps/kube-root-ca.crt").status == 200
+    return Nodes(api) if is_managed else Plant(api)
 
 
 def _condition(body: Body, kind: str) -> Body:

@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,8 @@ from typing import Any
 
 import psycopg
 import pytest
+
+from tests.contract.ports import free_port
 
 PASSWORD = "s3cret/of:the@reader"
 
@@ -37,9 +38,7 @@ class Postgres:
         self._user = "nobody" if os.geteuid() == 0 else None  # the server refuses to be root
         if self._user:
             shutil.chown(self.folder, self._user)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self._run("initdb", "-D", f"{self.folder}/data", "-U", "admin", "-E", "UTF8", "--locale=C", "--no-sync")
         (self.folder / "data" / "pg_hba.conf").write_text(
             "local all admin trust\nhost all all 127.0.0.1/32 scram-sha-256\n"

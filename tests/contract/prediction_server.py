@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from runtime.environments import PLATFORM
 from runtime.records import BuildRecord, StoredFile, artifact_key, packages_description_key, packages_key, record_key
 from runtime.storage import FileStorage
+from tests.contract.ports import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 MODEL = "screening"
@@ -49,6 +50,8 @@ class Obedient(Model):
     def predict(self, order):
         if "sleep" in order:
             time.sleep(order["sleep"])
+        while "until" in order and not os.path.exists(order["until"]):
+            time.sleep(0.01)
         if "raise" in order:
             raise ValueError(order["raise"])
         if "status" in order:
@@ -179,7 +182,7 @@ class PredictionServer:
                 [*command, *arguments], env=self.environ, stdout=log, stderr=log, cwd=folder
             )
         if wait:
-            eventually(lambda: self.process.poll() is not None or "ready at" in self.log(), 20)
+            eventually(lambda: self.process.poll() is not None or "ready at" in self.log(), 60)
             assert self.process.poll() is None, self.log()
 
     def __enter__(self) -> PredictionServer:
@@ -200,14 +203,23 @@ class PredictionServer:
     def stop(self) -> int:
         """SIGTERM, as the kubelet sends it. The exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(60)
+
+    def eventually_computes(self, *, waiting: int = 0) -> None:
+        """Until one request is computed, and so many more wait for it."""
+        eventually(
+            lambda: (
+                self.metric("trueup_requests_waiting") == waiting
+                and self.metric("trueup_requests_unanswered") == waiting + 1
+            )
+        )
 
     def is_open(self) -> bool:
         """Whether it takes connections yet."""
         with socket.socket() as client:
             return client.connect_ex(("127.0.0.1", self.port)) == 0
 
-    def connection(self, timeout: float = 10) -> http.client.HTTPConnection:
+    def connection(self, timeout: float = 30) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Answer:
@@ -222,7 +234,7 @@ class PredictionServer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return self.ask("POST", f"/v1/{MODEL}/predict", body, named)
 
-    def raw(self, data: bytes, timeout: float = 5) -> bytes:
+    def raw(self, data: bytes, timeout: float = 30) -> bytes:
         """Everything that the server says to these bytes, until it closes the connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout) as client:
             client.sendall(data)
@@ -230,7 +242,7 @@ class PredictionServer:
 
     def metrics(self) -> dict[str, float]:
         """Samples by name and labels, as they stand in the text."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=30)
         try:
             text = ask(connection, "GET", "/metrics").body.decode()
         finally:
@@ -275,7 +287,7 @@ def drained(client: socket.socket) -> bytes:
     return received
 
 
-def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
+def eventually(condition: Callable[[], object], seconds: float = 30) -> None:
     """Waits until the condition holds."""
     until = time.monotonic() + seconds
     while not condition():
@@ -284,8 +296,5 @@ def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
 
 
 def free_ports() -> tuple[int, int]:
-    """Two that nobody uses at the moment."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
+    """Two that nobody uses."""
+    return free_port(), free_port()

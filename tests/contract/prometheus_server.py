@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from runtime.server.metrics import CONTENT_TYPE, Metrics
+from tests.contract.ports import free_port
 
 PROMETHEUS = shutil.which("prometheus")
 needs_prometheus = pytest.mark.skipif(
@@ -82,9 +82,7 @@ class PrometheusProcess:
 
     def __init__(self, folder: Path, configuration: str) -> None:
         assert PROMETHEUS is not None, "CI has to install prometheus"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "prometheus.yaml").write_text(configuration)

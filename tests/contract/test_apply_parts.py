@@ -16,9 +16,9 @@ from reconciler.plan import Beside, Change, Observed, Op, Plan
 from reconciler.readiness import Readiness, State
 from reconciler.report import Done, Outcome
 from renderers.build import FULL_ID
-from renderers.manifest import Manifest
+from renderers.manifest import Body, Manifest
 from tests.contract.client import MERGE, Api, config_map, deployment
-from tests.contract.faults import FaultProxy
+from tests.contract.faults import FaultProxy, answer
 from tests.contract.test_apply import MAPS, Environment, environment, kubeconfig, outcomes
 
 __all__ = ["environment", "kubeconfig"]  # fixtures
@@ -208,6 +208,36 @@ class TestWhatIsMissing:
         assert (change.op, change.drift, change.by) == (Op.CHANGE, True, "")
         assert [field.path for field in change.fields] == ["metadata.labels"]
         assert observed.foreign == {}
+
+    def test_and_has_our_label_is_a_member_that_a_list_has_missed(self, environment: Environment) -> None:
+        environment.run(MAPS[0])
+        observed, changes = self.judge(environment, [environment.manifest(config_map("map-0", {"a": "ours"}))])
+        assert observed.foreign == {}
+        assert (changes["map-0"].op, changes["map-0"].drift) == (Op.CHANGE, False)
+
+    @pytest.mark.parametrize("is_shown", [True, False], ids=["and is shown", "and is not shown"])
+    def test_and_routes_requests_keeps_what_answers_them(
+        self, environment: Environment, proxied: FaultProxy, *, is_shown: bool
+    ) -> None:
+        """A server that has just begun says of a kind that it does not know it, though there are objects of it."""
+
+        def route(*names: str) -> Body:
+            return {
+                "apiVersion": "gateway.networking.k8s.io/v1",
+                "kind": "HTTPRoute",
+                "metadata": {"name": "churn"},
+                "spec": {"rules": [{"backendRefs": [{"name": name, "port": 80} for name in names]}]},
+            }
+
+        environment.run(deployment("kept"), deployment("removed"), route("kept", "removed"))
+        proxied.inject(answer(404, "404 page not found\n"), method="GET", path=r"/httproutes\?")
+        if not is_shown:
+            proxied.inject(answer(403, b""), method="GET", path="/httproutes/churn")
+        done = environment.run(deployment("kept"), route("kept"))
+        if is_shown:
+            assert list(outcomes(done)) == ["HTTPRoute/churn", "Deployment/removed"], "in this order"
+        else:
+            assert outcomes(done) == {"Deployment/removed": Outcome.WAITING}
 
     def test_and_lost_its_label_gets_it_back_by_any_run(self, environment: Environment, api: Api) -> None:
         environment.run(*MAPS)

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from reconciler import judging
@@ -141,7 +141,7 @@ def test_a_build_that_is_worse_than_the_best_of_its_history_is_rejected(warehous
         "build_id": NEW,
         "as_of": "2026-03-01T12:00:00+00:00",
     }
-    assert (verdict.row, verdict.engine) == (("0.9207",), f"duckdb {duckdb.__version__}")
+    assert (verdict.row, verdict.engine) == (("0.9207",), f"duckdb {version('duckdb')}")
     assert verdict.query == BEST
     assert "build_id <> $build_id" in verdict.ran
     assert verdict.query_sha256 == sha256(verdict.ran.encode()).hexdigest()

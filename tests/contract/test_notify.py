@@ -28,7 +28,9 @@ from reconciler.notify import ALLOW, Delivery, Egress, Notifier, Pace
 from renderers.manifest import ObjectId
 from schemas.automation import CustomWebhook, PagerDutyNotification, SlackNotification
 
-PACE = Pace(timeout=0.5, attempts=3, deadline=30, first=0.05, longest=0.3)
+PACE = Pace(timeout=10, attempts=3, deadline=60, first=0.05, longest=0.3)
+#: For receivers that are never going to answer.
+IMPATIENT = PACE._replace(timeout=0.5, attempts=1)
 PATH = "/services/T0/B0/s3cret-path"
 TOKEN = "Bearer s3cret-token"
 LOOPBACK = Egress.of({ALLOW: "127.0.0.0/8, ::1"})
@@ -161,7 +163,7 @@ def secrets(url: str = "", **more: bytes) -> Callable[[str, str], Mapping[str, b
     return read
 
 
-def wait(notifier: Notifier, count: int = 1, seconds: float = 10) -> list[Delivery]:
+def wait(notifier: Notifier, count: int = 1, seconds: float = 30) -> list[Delivery]:
     """What ends, once `count` of them have."""
     found: list[Delivery] = []
     until = time.monotonic() + seconds
@@ -260,11 +262,11 @@ def test_a_refusal_is_final(code: int) -> None:
 
 
 def test_the_server_says_how_long_to_wait_within_bounds() -> None:
-    with Receiver(status(429, Retry_After="1"), status(200)) as receiver:
+    with Receiver(status(429, Retry_After="60"), status(200)) as receiver:
         deliver(hook(receiver.port), pace=PACE._replace(longest=0.7))
 
     first, second = receiver.times
-    assert 0.7 <= second - first < 1.0
+    assert 0.7 <= second - first < 30
 
 
 def test_retry_after_may_be_a_date() -> None:
@@ -300,23 +302,23 @@ def test_a_receiver_that_drips_is_left_after_the_time_limit_and_holds_up_nobody(
     with (
         Receiver(drip) as slow,
         Receiver() as quick,
-        Notifier(secrets(), LOOPBACK, pace=PACE._replace(attempts=1), workers=2) as notifier,
+        Notifier(secrets(), LOOPBACK, pace=IMPATIENT._replace(timeout=2), workers=2) as notifier,
     ):
         began = time.monotonic()
         notifier.offer([hook(slow.port), hook(quick.port)._replace(key="custom_webhook/RolledBack")])
-        assert time.monotonic() - began < 0.2
+        assert notifier.poll() == [], "whoever offers does not wait"
         (first,) = wait(notifier)
         assert first.key == "custom_webhook/RolledBack"
         (second,) = wait(notifier)
 
     assert second.key == "custom_webhook/Failed" + GAVE_UP
     assert second.sentence.endswith("does not answer in time")
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 9, "it drips for ten"
 
 
 def test_a_receiver_that_says_nothing_is_left_after_the_time_limit() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
-        delivery = deliver(hook(silent.getsockname()[1]), pace=PACE._replace(attempts=1))
+        delivery = deliver(hook(silent.getsockname()[1]), pace=IMPATIENT)
 
     assert delivery.sentence.endswith("does not answer in time")
 
@@ -608,6 +610,6 @@ def test_a_certificate_for_another_host_is_not_trusted(authority: Contexts) -> N
 def test_a_handshake_that_never_ends_is_left_after_the_time_limit(authority: Contexts) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         url = f"https://localhost:{silent.getsockname()[1]}{PATH}"
-        told = deliver(SLACK, url, trust=authority[1], pace=PACE._replace(attempts=1)).sentence
+        told = deliver(SLACK, url, trust=authority[1], pace=IMPATIENT).sentence
 
     assert told.endswith("does not answer in time")

@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 
 import boto3
 import pytest
+from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 from runtime import storage as storage_module
@@ -246,10 +248,14 @@ def test_a_listing_has_the_keys_that_begin_with_the_prefix_in_order(storage: Obj
     assert list(storage.list("nothing/")) == []
 
 
-def test_a_listing_is_not_cut_off_at_a_thousand(storage: ObjectStorage) -> None:
+def test_a_listing_is_not_cut_off_at_a_thousand(storage: ObjectStorage, place: Place) -> None:
     keys = [f"inferences/{number:05}" for number in range(1005)]
-    for key in keys:
-        storage.create(key, b"")
+    storage.create(keys[0], b"")
+    for key in keys[1:]:
+        if place.url.startswith("s3:"):  # a thousand requests would take seconds
+            s3_backends[ACCOUNT]["aws"].put_object("models", f"some/prefix/{key}", b"")
+        else:
+            storage.create(key, b"")
     assert list(storage.list("inferences/")) == keys
 
 

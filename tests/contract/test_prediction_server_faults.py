@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import threading
@@ -10,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -97,7 +99,7 @@ def test_a_call_that_hangs_gets_its_504_in_time_and_others_do_not_notice(
             begun = time.monotonic()
             hanging = callers.submit(server.predict, {"sleep": 3600})
             answer = hanging.result()
-            assert 0.45 < time.monotonic() - begun < 3.0
+            assert 0.45 < time.monotonic() - begun < 60
             assert answer.status == 504
             assert answer.json == {"message": "no answer within 500 ms"}
             eventually(lambda: answer.headers["x-request-id"] in server.log())
@@ -110,7 +112,7 @@ def test_a_call_that_hangs_gets_its_504_in_time_and_others_do_not_notice(
 def test_a_server_of_one_worker_is_not_ready_while_it_hangs_only_to_be_replaced(
     start: Callable[..., PredictionServer],
 ) -> None:
-    with start("--workers=1", "--timeout-ms=300", "--preload") as server:
+    with start("--workers=1", "--timeout-ms=1000", "--preload") as server:
         before = worker_of(server)
         assert server.predict({"sleep": 3600}).status == 504
         assert server.predict({"values": [2]}).json["sum"] == 2, "what waits meanwhile goes to the next worker"
@@ -121,7 +123,7 @@ def test_a_server_of_one_worker_is_not_ready_while_it_hangs_only_to_be_replaced(
 def test_a_worker_killed_under_load_takes_no_request_but_its_own(
     start: Callable[..., PredictionServer], loading: list[str]
 ) -> None:
-    with start("--workers=2", "--timeout-ms=3000", *loading) as server:
+    with start("--workers=2", "--timeout-ms=60000", *loading) as server:
         eventually(lambda: server.metric("trueup_workers_ready") == 2)
         with Load(server) as load:
             before = load.statuses[200]
@@ -137,7 +139,7 @@ def test_a_worker_killed_under_load_takes_no_request_but_its_own(
 def test_the_only_worker_may_die_and_what_waits_is_answered_by_the_next(
     start: Callable[..., PredictionServer],
 ) -> None:
-    with start("--workers=1", "--timeout-ms=3000", "--preload") as server, ThreadPoolExecutor(4) as callers:
+    with start("--workers=1", "--timeout-ms=60000", "--preload") as server, ThreadPoolExecutor(4) as callers:
         slow = callers.submit(server.predict, {"sleep": 0.3, "die": True})
         time.sleep(0.1)
         waiting = [callers.submit(server.predict, {"values": [number]}) for number in range(3)]
@@ -150,35 +152,36 @@ def test_the_only_worker_may_die_and_what_waits_is_answered_by_the_next(
 def test_a_worker_that_dies_is_missed_at_once_though_a_process_that_it_forked_lives_on(
     start: Callable[..., PredictionServer],
 ) -> None:
-    with start("--workers=1", "--timeout-ms=8000") as server:
+    with start("--workers=1", "--timeout-ms=60000") as server:
         began = time.monotonic()
         answer = server.predict({"fork": 10, "die": True})
         assert answer.headers["x-exception-class"] == "WorkerDied"
         assert server.predict({"values": [1]}).json["sum"] == 1
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 9, "what it forked lives for ten"
 
 
 def test_a_model_that_dies_of_every_request_is_started_again_more_and_more_slowly(
     start: Callable[..., PredictionServer],
 ) -> None:
-    with start("--workers=1", "--timeout-ms=3000", "--preload") as server:
-        statuses = []
-        until = time.monotonic() + 2.5
-        while time.monotonic() < until:
-            statuses.append(server.predict({"die": True}).status)
-        assert set(statuses) == {500, 503}
-        assert 3 <= statuses.count(500) <= 6
-        died = server.metric("trueup_worker_replacements_total", reason="died")
-        assert died == statuses.count(500)
+    with start("--workers=1", "--timeout-ms=60000", "--preload") as server:
+        answers: Counter[int] = Counter()
+        retry_after, ready = set(), set()
+        while answers[500] < 4:
+            answer = server.predict({"die": True})
+            answers[answer.status] += 1
+            retry_after.add(answer.headers.get("retry-after"))
+            ready.add(server.ask("GET", "/v2/health/ready").status)
+        assert answers.keys() == {500, 503}
+        assert retry_after == {None, "1"}
+        assert 503 in ready
+        assert server.metric("trueup_worker_replacements_total", reason="died") == 4
         assert server.ask("GET", "/v2/health/live").status == 200
-        ready = server.ask("GET", "/v2/health/ready")
-        refused = server.predict({"values": []})
-        assert (ready.status, refused.status) == (503, 503)
-        assert refused.headers["retry-after"] == "1"
+        pauses = [event["pause_seconds"] for event in server.events() if "pause_seconds" in event]
+    assert pauses == [0, 0.25, 0.5, 1]
 
 
 def test_the_process_that_makes_workers_may_die_too(start: Callable[..., PredictionServer]) -> None:
-    with start("--workers=1", "--timeout-ms=3000", "--preload") as server:
+    with start("--workers=1", "--timeout-ms=60000", "--preload") as server:
         worker = worker_of(server)
         template = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(template, signal.SIGKILL)
@@ -189,15 +192,19 @@ def test_the_process_that_makes_workers_may_die_too(start: Callable[..., Predict
         assert server.predict({"values": [3]}).json["sum"] == 3
 
 
-def test_more_requests_than_may_wait_are_told_to_come_again(start: Callable[..., PredictionServer]) -> None:
-    arguments = ("--workers=1", "--timeout-ms=3000", "--preload")
+def test_more_requests_than_may_wait_are_told_to_come_again(
+    start: Callable[..., PredictionServer], tmp_path: Path
+) -> None:
+    arguments = ("--workers=1", "--timeout-ms=60000", "--preload")
     with (
         start(*arguments, environ={"TRUEUP_MAX_WAITING": "2", "TRUEUP_MAX_BODY_BYTES": "1000"}) as server,
         ThreadPoolExecutor(6) as callers,
     ):
-        slow = callers.submit(server.predict, {"sleep": 0.5, "values": []})
-        time.sleep(0.15)
+        slow = callers.submit(server.predict, {"until": str(tmp_path / "gate"), "values": []})
+        server.eventually_computes()
         futures = [callers.submit(server.predict, {"values": []}) for _ in range(4)]
+        eventually(lambda: sum(future.done() for future in futures) == 2)
+        (tmp_path / "gate").touch()
         answers = [future.result() for future in futures]
         assert slow.result().status == 200
         assert Counter(answer.status for answer in answers) == {200: 2, 503: 2}
@@ -216,38 +223,41 @@ def test_a_recorder_that_dies_costs_records_and_no_prediction(start: Callable[..
         assert server.predict({"values": [1]}).status == 200
 
 
-def test_a_request_whose_caller_is_gone_is_not_computed(start: Callable[..., PredictionServer]) -> None:
-    with start("--workers=1", "--timeout-ms=5000", "--preload") as server, ThreadPoolExecutor(1) as callers:
-        slow = callers.submit(server.predict, {"sleep": 0.4, "values": []})
-        time.sleep(0.1)
-        for _ in range(3):
-            impatient = server.connection(timeout=0.05)
-            with pytest.raises(TimeoutError):
-                ask(impatient, "POST", PREDICT, {"sleep": 60})
-            impatient.close()
+def test_a_request_whose_caller_is_gone_is_not_computed(start: Callable[..., PredictionServer], tmp_path: Path) -> None:
+    with start("--workers=1", "--timeout-ms=60000", "--preload") as server, ThreadPoolExecutor(1) as callers:
+        slow = callers.submit(server.predict, {"until": str(tmp_path / "gate"), "values": []})
+        server.eventually_computes()
+        for number in range(3):
+            with closing(server.connection()) as impatient:
+                impatient.request("POST", PREDICT, json.dumps({"sleep": 60}), {"Content-Type": "application/json"})
+                eventually(lambda number=number: server.metric("trueup_requests_waiting") == number + 1)
+            eventually(lambda number=number: server.metric("trueup_requests_total", code="499") == number + 1)
+        (tmp_path / "gate").touch()
         assert slow.result().status == 200
         assert server.predict({"values": [1]}).status == 200
-        assert server.metric("trueup_requests_total", code="499") == 3
 
 
-def test_the_end_drains_without_a_failed_request(start: Callable[..., PredictionServer], storage: FileStorage) -> None:
+def test_the_end_drains_without_a_failed_request(
+    start: Callable[..., PredictionServer], storage: FileStorage, tmp_path: Path
+) -> None:
     environ = {"TRUEUP_VARIATION": "drained"}
     with (
-        start("--workers=2", "--timeout-ms=5000", "--preload", environ=environ) as server,
+        start("--workers=2", "--timeout-ms=60000", "--preload", environ=environ) as server,
         ThreadPoolExecutor(1) as callers,
     ):
         idle, probe = server.connection(), server.connection()
         assert ask(idle, "GET", "/v2/health/ready").status == 200
         with Load(server) as load:
-            slow = callers.submit(server.predict, {"sleep": 2, "values": [7]})
-            time.sleep(0.1)
+            slow = callers.submit(server.predict, {"until": str(tmp_path / "gate"), "values": [7]})
+            eventually(lambda: server.metric("trueup_requests_unanswered") >= 1)
             server.process.send_signal(signal.SIGTERM)
             eventually(lambda: ask(probe, "GET", "/v2/health/ready").status == 503)
             last = ask(idle, "POST", PREDICT, {"values": [1]})
             assert (last.status, last.headers["connection"]) == (200, "close")
+            (tmp_path / "gate").touch()
             answer = slow.result()
             assert (answer.status, answer.json["sum"]) == (200, 7)
-            assert server.process.wait(10) == 0
+            assert server.process.wait(60) == 0
         idle.close()
         probe.close()
         assert not load.broken

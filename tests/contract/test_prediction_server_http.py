@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PredictionServe
     folder = tmp_path_factory.mktemp("server")
     storage = FileStorage(folder / "storage")
     build_id = store_build(storage, folder / "build", OBEDIENT)
-    with PredictionServer(storage, folder, build_id, "--workers=2", "--timeout-ms=2000", "--preload") as started:
+    with PredictionServer(storage, folder, build_id, "--workers=2", "--timeout-ms=60000", "--preload") as started:
         yield started
         assert started.stop() == 0
         assert "Traceback (most recent call last)" not in started.log()

@@ -570,7 +570,7 @@ def test_a_container_that_prints_without_end_disturbs_nobody(runner: Runner, pod
         begun = time.monotonic()
         assert pods.get("a")
         slowest = max(slowest, time.monotonic() - begun)
-    assert slowest < 0.5
+    assert slowest < 5
     assert sum(file.stat().st_size for file in folder.glob("*.log*")) <= 11 * 1024 * 1024
     assert len(pods.log("a")) > 2_000_000  # of 41 bytes a line, and 33 for its moment
 
@@ -586,7 +586,7 @@ def test_a_runner_that_stops_leaves_nothing_running(tmp_path: Path) -> None:
     eventually(lambda: pods.is_ready("a") and pods.container("b").get("ready"))
     begun = time.monotonic()
     assert runner.end() == 0
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 40
     assert runner.processes() == []
 
 

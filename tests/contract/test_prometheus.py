@@ -370,7 +370,7 @@ def test_an_answer_that_comes_byte_by_byte_is_late() -> None:
     began = time.monotonic()
     error = Wrong(200, b"x" * 1000, drip=0.05).fails_with(0.5)
     assert (error.reason, error.retryable) == ("Timeout", True)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30, "all of it takes fifty"
 
 
 def test_silence_is_a_timeout_and_all_questions_share_it() -> None:
@@ -378,11 +378,11 @@ def test_silence_is_a_timeout_and_all_questions_share_it() -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
         with Prometheus(url, 0.3) as prometheus:
-            for _ in range(5):
+            for _ in range(100):
                 with pytest.raises(QueryError) as caught:
                     prometheus.ask("up", now())
                 assert (caught.value.reason, caught.value.retryable) == ("Timeout", True)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
 
 
 def test_nobody_there_is_unavailable(tmp_path: Path) -> None:

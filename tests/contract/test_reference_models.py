@@ -233,7 +233,7 @@ class Built:
             env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{self.home}:{REPOSITORY}", **environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=100,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

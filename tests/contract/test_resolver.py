@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.contract.ports import free_port
+
 HOST = "127.0.0.1"
 AUDIENCES = {
     "model": "churn",
@@ -36,11 +38,6 @@ def start(port: int, audiences: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "runtime", *arguments], env=os.environ | {"POD_IP": HOST}, stderr=subprocess.PIPE
     )
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def written(folder: Path, content: Any = AUDIENCES) -> Path:

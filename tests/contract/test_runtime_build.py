@@ -482,12 +482,12 @@ def test_what_only_the_process_of_build_has_is_missed_in_another(build: Builder)
 
 
 def test_an_artifact_that_does_not_answer_is_left(build: Builder) -> None:
-    model = MODEL.replace("return [{", "__import__('time').sleep(60); return [{")
+    model = MODEL.replace("return [{", "__import__('time').sleep(600); return [{")
     began = time.monotonic()
     outcome = build(GOOD | {"main/model.py": model}, "--no-tests", "--validate-timeout=2")
     assert outcome.code == Exit.ARTIFACT
     assert (outcome.error["reason"], outcome.error["message"]) == ("TimedOut", "it took more than 2 s")
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 100
 
 
 def test_validation_may_be_left_out(build: Builder) -> None:

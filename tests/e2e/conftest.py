@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import subprocess
 import sys
 import sysconfig
 import venv
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.contract.conftest import PLANES, REAL_KUBECONFIG
 from tests.contract.test_source_git import certificate  # noqa: F401 - a fixture
-from tests.e2e.harness import ROOT, Place, Plane, forget
+from tests.e2e.harness import ROOT, Place, Plane, Remote, forget
 
 PACKAGES = ("schemas", "renderers", "reconciler", "runtime", "embedded")
 
@@ -98,3 +101,29 @@ def new_plane(installed: Path, tmp_path: Path) -> Iterator[Callable[[], Plane]]:
     yield make
     for one in made:
         one.down()
+
+
+@contextmanager
+def started(kind: str, folder: Path, installed: Path) -> Iterator[Plane]:
+    """One of the `PLANES`, used from this folder."""
+    made = Remote(folder, installed, Path(REAL_KUBECONFIG)) if kind == "real" else Plane(folder, installed)
+    yield made.up()
+    made.down()
+
+
+@pytest.fixture(params=PLANES)
+def any_plane(request: pytest.FixtureRequest, installed: Path, tmp_path: Path) -> Iterator[Plane]:
+    """A data plane for one test: an embedded one, and the real cluster where there is one."""
+    folder = tmp_path / "any-plane"
+    folder.mkdir()
+    with started(request.param, folder, installed) as made:
+        yield made
+
+
+@pytest.fixture
+def prod(any_plane: Plane) -> Iterator[str]:
+    """The name of an environment, and of its namespace; nobody else's, as the cluster may be there after the test."""
+    name = f"prod-{secrets.token_hex(3)}"
+    yield name
+    with closing(any_plane.api()) as api:
+        api("DELETE", f"/api/v1/namespaces/{name}")

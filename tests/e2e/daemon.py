@@ -22,7 +22,11 @@ from tests.e2e.harness import Plane
 
 
 class Specs(Repository):
-    """The repository of the specs; they are in the folder `specs`."""
+    """The repository of the specs; they are in the folder `specs`. `plane`: where their environments are."""
+
+    def __init__(self, folder: Path, plane: Plane | None = None) -> None:
+        super().__init__(folder)
+        self.placed = plane.placed if plane is not None else str
 
     @property
     def url(self) -> str:
@@ -32,7 +36,8 @@ class Specs(Repository):
         """Commits spec files by their names without ending; None takes one away."""
         for name in [name for name, text in files.items() if text is None]:
             (self.folder / "specs" / f"{name}.yaml").unlink()
-        return self.commit({f"specs/{name}.yaml": text for name, text in files.items() if text is not None})
+        given = {name: self.placed(text) for name, text in files.items() if text is not None}
+        return self.commit({f"specs/{name}.yaml": text for name, text in given.items()})
 
     def rewind(self, commit: str) -> None:
         self._git("reset", "--quiet", "--hard", commit)
@@ -73,7 +78,8 @@ class Daemon:
     @property
     def events(self) -> list[dict[str, Any]]:
         """What it has logged until now."""
-        lines = self.log.read_text().splitlines()
+        text = self.log.read_text()
+        lines = text[: text.rfind("\n") + 1].splitlines()  # the last one may be half written
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def said(self, sentence: str, **fields: Any) -> list[dict[str, Any]]:

@@ -334,7 +334,7 @@ class Traffic:
             thread.join()
 
 
-def eventually(look: Callable[[], Any], seconds: float = 30) -> Any:
+def eventually(look: Callable[[], Any], seconds: float = 60) -> Any:
     """What `look` gives as soon as that is true."""
     until = time.monotonic() + seconds
     while not (found := look()):

@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -128,11 +129,50 @@ class Plane(Place):
         log = (self.home / "log").read_text()
         assert "Traceback" not in log, log
 
+    def placed(self, specs: str) -> str:
+        """Specs, with their environments in this data plane."""
+        return specs
+
     def kubectl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = self.environment(KUBECONFIG=str(self.kubeconfig))
         return subprocess.run(
             [KUBECTL, *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
+
+
+@dataclass(frozen=True)
+class Remote(Plane):
+    """A place from which somebody uses a cluster that runs already, as a pod uses its own.
+
+    What Trueup keeps for itself there is gone when a test begins; environments have to have names of their own.
+    """
+
+    there: Path
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.there
+
+    def api(self) -> Api:
+        return Api(self.there, "real")
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return super().environment(**{"KUBECONFIG": str(self.there), "KUBERNETES_SERVICE_HOST": "127.0.0.1", **more})
+
+    def placed(self, specs: str) -> str:
+        cluster = '"data_plane": "kubernetes", "object_storage": "s3://acme/models"'
+        return specs.replace('"data_plane": "embedded"', cluster)
+
+    def up(self) -> Self:
+        with closing(self.api()) as api:
+            api("POST", "/api/v1/namespaces", {"metadata": {"name": inventory.NAMESPACE}})
+            for kinds in ("api/v1", "apis/coordination.k8s.io/v1", "apis/trueup.dev/v1"):
+                for plural in ("configmaps", "secrets", "leases", "builds", "promotions"):
+                    api("DELETE", f"/{kinds}/namespaces/{inventory.NAMESPACE}/{plural}")
+        return self
+
+    def down(self) -> None:
+        self.up()
 
 
 def processes_with(text: str) -> list[str]:

@@ -7,16 +7,19 @@ an object past Git, the specs change in every way, and a new version of a model 
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Self
 
 from reconciler import inventory
 from tests.contract.client import MERGE, Api
-from tests.contract.plant import Plant
+from tests.contract.plant import Body, Plant
 from tests.e2e.daemon import Daemon, Specs, running, until
 from tests.e2e.data_plane import REPOSITORY, Repository
 from tests.e2e.harness import COLLECTIONS, ELSEWHERE, Plane, after, before, build, canonical, document, variation
@@ -26,8 +29,8 @@ from tests.e2e.test_promotion_faults import CONFIG_HASH, RECORDS, differences
 WAYS = (before, after)
 #: How long a round may take: what waits for the cluster is looked at again after 15 s, about.
 PATIENCE = 120.0
-#: Seconds between two looks.
-_PERIOD = 0.2
+#: Seconds between two looks at all that there is, at first and in the end, and at what has changed.
+_PERIOD, _LONGEST, _PAUSE = 0.2, 2.0, 0.05
 
 
 def names(count: int) -> list[str]:
@@ -78,13 +81,95 @@ def automation_of(lane: str, turn: int) -> str:
 Ending = dict[str, Any]
 
 
+class Follower(Plant):
+    """Controllers as they are: they watch what happens, so that a turn costs nobody anything where nothing has."""
+
+    def __init__(self, api: Api) -> None:
+        super().__init__(api)
+        self._moved = threading.Event()
+        self._known: defaultdict[tuple[str, str], dict[str, Body]] = defaultdict(dict)
+        self._gone: set[str] = set()
+        self._watches: dict[tuple[str, str], threading.Thread] = {}
+        self._knowing = threading.Lock()
+
+    def all_of(self, version: str, plural: str) -> list[Body]:
+        """As far as the watch has come."""
+        kind = version, plural
+        if kind not in self._watches or not self._watches[kind].is_alive():
+            answer = self._api("GET", f"/apis/{version}/{plural}")
+            if answer.status == 404:  # nobody has installed the kind
+                return []
+            assert answer.status == 200, answer.body
+            with self._knowing:
+                self._known[kind] = {one["metadata"]["uid"]: one for one in answer.body["items"]}
+            at = answer.body["metadata"]["resourceVersion"]
+            self._watches[kind] = threading.Thread(target=self._follow, args=(kind, at), daemon=True)
+            self._watches[kind].start()
+        with self._knowing:
+            return list(self._known[kind].values())
+
+    def turn(self) -> None:
+        """Everything that can go on goes on, once."""
+        if self._moved.is_set() or not self._watches or not all(one.is_alive() for one in self._watches.values()):
+            self._moved.clear()
+            super().turn()
+
+    def _list(self, version: str, plural: str) -> list[Body]:
+        return [{**one, "apiVersion": version} for one in self.all_of(version, plural)]
+
+    def _follow(self, kind: tuple[str, str], since: str) -> None:
+        query = f"timeoutSeconds=86400&resourceVersion={since}"
+        api = self._api.another()
+        # It is silent for long, or over: then everything is listed anew.
+        with suppress(OSError, HTTPException, ValueError), api.watch("/apis/{}/{}".format(*kind), query) as events:
+            for event in events:
+                if event["type"] == "ERROR":
+                    return
+                self._learn(kind, event["object"], is_gone=event["type"] == "DELETED")
+                self._moved.set()
+
+    def _learn(self, kind: tuple[str, str], body: Body, *, is_gone: bool) -> None:
+        """What has become of an object; news may come twice, and late."""
+        uid = body["metadata"]["uid"]
+        with self._knowing:
+            known = self._known[kind].get(uid)
+            if is_gone:
+                self._gone.add(uid)
+                self._known[kind].pop(uid, None)
+            elif uid not in self._gone and (known is None or _version(body) > _version(known)):
+                self._known[kind][uid] = body
+
+    def _write(self, path: str, status: Body) -> None:
+        answer = self._api("PATCH", f"{path}/status", {"status": status}, content_type=MERGE)
+        assert answer.status in (200, 404), answer.body
+        _, _, *version, _, _, plural, _ = path.split("/")
+        kind = "/".join(version), plural
+        if answer.status == 200 and kind in self._watches:
+            self._learn(kind, answer.body, is_gone=False)
+
+    def _route(self, route: Body, ready: set[str]) -> None:
+        """What sends requests to nobody may have changed before whoever answered them went: one watch is ahead."""
+        namespace, name = route["metadata"]["namespace"], route["metadata"]["name"]
+        refs = [ref for rule in route["spec"]["rules"] for ref in rule.get("backendRefs", ())]
+        if any(ref.get("weight", 1) and f"{namespace}/{ref['name']}" not in ready for ref in refs):
+            answer = self._api("GET", f"/apis/{route['apiVersion']}/namespaces/{namespace}/httproutes/{name}")
+            if answer.status == 404:
+                return
+            route = answer.body
+        super()._route(route, ready)
+
+
+def _version(body: Body) -> int:
+    return int(body["metadata"]["resourceVersion"])
+
+
 @dataclass
 class Lanes:
     """`names` are those of the environments. `turn` makes the round's commits."""
 
     plane: Plane
     api: Api
-    plant: Plant
+    plant: Follower
     specs: Specs
     models: Repository
     names: list[str]
@@ -94,13 +179,14 @@ class Lanes:
     #: What each lane ends with, by the way.
     right: dict[Callable[[str], str], dict[str, Ending]] = field(default_factory=dict)
     _uids: dict[str, dict[str, str]] = field(default_factory=dict)
+    _seen: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  #: what there was at the last look
 
     @classmethod
     @contextmanager
     def undisturbed(cls, plane: Plane, folder: Path, count: int) -> Iterator[Self]:
         """Lanes that a daemon has made and changed that nobody disturbed; `folder` is for repositories."""
         api = plane.api()
-        plant = Plant(api)
+        plant = Follower(api)
         made = cls(plane, api, plant, Specs(folder / "specs"), Repository(folder / "models"), names(count))
         made.models.model("tide", "42")
         try:
@@ -121,7 +207,7 @@ class Lanes:
     def change(self) -> None:
         """Everything changes, past Git and in it."""
         self.way = WAYS[self.rounds % 2]
-        self._uids = {lane: self._uids_of(found) for lane, found in self.members().items()}
+        self._uids = {lane: self._uids_of(found) for lane, found in (self._seen or self.members()).items()}
         self.plant.jobs.clear()
         self.plant.gaps.clear()  # a route that is new may be there before anybody was seen to be ready
         if self.rounds:
@@ -164,6 +250,7 @@ class Lanes:
     def endings(self) -> dict[str, Ending]:
         """All that each lane has, in words that are the same for every commit of the model."""
         builds, promotions = self._items(f"{RECORDS}/builds"), self._items(f"{RECORDS}/promotions")
+        self._seen = self.members()
         path = f"/api/v1/namespaces/{inventory.NAMESPACE}/configmaps?labelSelector={inventory.ENVIRONMENT}"
         places: dict[str, list[str]] = {}
         finished: dict[str, set[str]] = {}
@@ -179,7 +266,7 @@ class Lanes:
                 [one for one in promotions if one["spec"]["model"] == f"{lane}-tide"],
                 {"places": places.get(lane), "finished": finished.get(lane, set())},
             )
-            for lane, objects in self.members().items()
+            for lane, objects in self._seen.items()
         }
 
     def _ending(
@@ -240,9 +327,11 @@ class Lanes:
     def settle(self, daemon: Daemon, unless: Callable[[], bool] = lambda: False) -> None:
         """Waits until every lane is as it should be, while the cluster does its part; fails where one is not."""
         wanted, end = self.right[self.way], time.monotonic() + PATIENCE
+        self._seen, due, pause = {}, 0.0, _PERIOD
         while not unless():
-            is_over = time.monotonic() > end
-            if self._is_promoted() or is_over:
+            now = time.monotonic()
+            is_over = now > end
+            if (self._is_promoted() and now >= due) or is_over:
                 endings = self.endings()
                 left = [lane for lane in self.names if endings[lane] != wanted[lane]]
                 if not left:
@@ -251,16 +340,40 @@ class Lanes:
                     told = "\n".join(d[:200] for d in differences(endings[left[0]], wanted[left[0]]))
                     said = [e for e in daemon.events if left[0] in str(e) and e["level"] != "info"]
                     raise AssertionError(f"{left}: {told}\n" + "\n".join(map(str, said[-20:])))
-            time.sleep(_PERIOD)
+                due, pause = time.monotonic() + pause, min(_LONGEST, 2 * pause)
+            time.sleep(_PAUSE)
         self.came_once()
 
     def _is_promoted(self) -> bool:
         """Whether the turn's build is promoted in every lane, which comes last as a rule. The cluster does its part."""
         self.plant.turn()
-        found = self._items(f"{RECORDS}/promotions")
+        found = self.plant.all_of("trueup.dev/v1", "promotions")
         turn = {automation_of(lane, self.rounds) for lane in self.names}
         phases = [one.get("status", {}).get("phase") for one in found if one["spec"].get("automation") in turn]
         return phases == ["Succeeded"] * len(self.names)
+
+    def forget_older(self) -> None:
+        """Takes away what rounds before the last one have left, as a cluster does after a while: it would slow us down.
+
+        For a moment when nobody reconciles.
+        """
+        kept = {automation_of(lane, self.rounds - n) for lane in self.names for n in (0, 1)}
+        records = {path: self._items(f"{RECORDS}/{path}") for path in ("builds", "promotions")}
+        builds = {one["spec"]["id"][:8] for one in records["builds"] if one["spec"].get("automation") in kept}
+        old = [
+            f"{RECORDS}/{path}/{one['metadata']['name']}"
+            for path, found in records.items()
+            for one in found
+            if one["spec"].get("automation") not in kept
+        ]
+        for path, version in (("jobs", "batch/v1"), ("pods", "v1"), ("events", "v1")):
+            prefix = f"/{'apis' if '/' in version else 'api'}/{version}"
+            for one in self._items(f"{prefix}/{path}"):
+                namespace, name = one["metadata"]["namespace"], one["metadata"]["name"]
+                is_kept = path == "jobs" and not ("-tide-build-" in name and name[-8:] not in builds)
+                old += [] if is_kept else [f"{prefix}/namespaces/{namespace}/{path}/{name}"]
+        for path in old:
+            assert self.api("DELETE", path).status in (200, 202, 404), path
 
     def rest(self, daemon: Daemon) -> None:
         """Waits until a daemon that has just begun has seen everything."""
@@ -286,9 +399,12 @@ class Lanes:
 
     def came_once(self) -> None:
         """No second build, nothing made anew that was there, and no request that nobody answered."""
-        assert [key for key, uids in self.plant.jobs.items() if len(uids) > 1] == []
-        assert self.plant.gaps == set()
-        for lane, found in self.members().items():
+        twice = [key for key, uids in self.plant.jobs.items() if len(uids) > 1]
+        assert not twice, twice
+        assert not self.plant.gaps, self.plant.gaps
+        self._seen = self._seen or self.members()
+        for lane, found in self._seen.items():
             uids = self._uids_of(found)
             known = self._uids.get(lane, {})
-            assert {key: uid for key, uid in uids.items() if known.get(key, uid) != uid} == {}, "nothing is made twice"
+            anew = {key: uid for key, uid in uids.items() if known.get(key, uid) != uid}
+            assert not anew, f"made anew: {anew}"

@@ -334,7 +334,7 @@ class TestPipes:
             _, err = process.communicate(timeout=20)
             over.set()
         assert process.returncode == 130
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 15
         assert err == "\ninterrupted; what was done stays, and the next run goes on from there\n"
         assert plane.reconcile("-f", specs).code == 0
         assert plane.reconcile("-f", specs, "--detailed-exitcode").code == 0

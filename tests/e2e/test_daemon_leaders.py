@@ -20,7 +20,7 @@ import pytest
 
 from tests.contract.client import Api
 from tests.contract.faults import Fault, FaultProxy, Seen
-from tests.contract.plant import Plant
+from tests.contract.plant import played
 from tests.e2e.daemon import Daemon, Specs, until
 from tests.e2e.harness import Plane, after, before, is_write, members
 
@@ -106,37 +106,32 @@ class Replica(Daemon):
 
 
 @pytest.fixture
-def specs(tmp_path: Path) -> Specs:
-    made = Specs(tmp_path / "repository")
-    made.write(all=before("prod"))
+def specs(any_plane: Plane, prod: str, tmp_path: Path) -> Specs:
+    made = Specs(tmp_path / "repository", any_plane)
+    made.write(all=before(prod))
     return made
 
 
 @pytest.fixture
-def own_plane(new_plane: Callable[[], Plane]) -> Plane:
-    return new_plane().up()
-
-
-@pytest.fixture
-def api(own_plane: Plane) -> Iterator[Api]:
-    made = own_plane.api()
+def api(any_plane: Plane) -> Iterator[Api]:
+    made = any_plane.api()
     made("POST", "/api/v1/namespaces", {"metadata": {"name": "trueup-system"}})
     secret = {"metadata": {"name": "push"}, "stringData": {"any": SECRET.decode()}}
     assert made("POST", "/api/v1/namespaces/trueup-system/secrets", secret).status == 201
-    with Plant(made):
+    with played(made):
         yield made
     made.close()
 
 
 @pytest.fixture
-def replica(own_plane: Plane, api: Api, specs: Specs) -> Iterator[Callable[..., Replica]]:
+def replica(any_plane: Plane, api: Api, specs: Specs) -> Iterator[Callable[..., Replica]]:
     """Starts one, which is ended after the test."""
     made: list[Replica] = []
     with ExitStack() as closing:
 
         def start(name: str, *, durations: str = QUICK, interval: str = "1") -> Replica:
-            proxy = closing.enter_context(FaultProxy(own_plane.kubeconfig))
-            made.append(Replica(own_plane, [specs.url, interval], name, proxy=proxy, durations=durations))
+            proxy = closing.enter_context(FaultProxy(any_plane.kubeconfig))
+            made.append(Replica(any_plane, [specs.url, interval], name, proxy=proxy, durations=durations))
             return made[-1].start()
 
         yield start
@@ -179,20 +174,20 @@ def lost_until(awake: Event) -> Fault:
     return act
 
 
-def drift(plane: Plane) -> None:
+def drift(plane: Plane, prod: str) -> None:
     """Somebody deletes a Service."""
-    name = next(name for name in services(plane) if name.startswith("churn"))
-    deleted = plane.kubectl("-n", "prod", "delete", "service", name, "--wait=false")
+    name = next(name for name in services(plane, prod) if name.startswith("churn"))
+    deleted = plane.kubectl("-n", prod, "delete", "service", name, "--wait=false")
     assert deleted.returncode == 0, deleted.stderr
 
 
-def services(plane: Plane) -> list[str]:
-    listed = plane.kubectl("-n", "prod", "get", "services", "-o", "name")
+def services(plane: Plane, prod: str) -> list[str]:
+    listed = plane.kubectl("-n", prod, "get", "services", "-o", "name")
     return [line.partition("/")[2] for line in listed.stdout.split()]
 
 
 def test_one_writes_and_hands_over_within_two_seconds_of_its_end(
-    replica: Callable[..., Replica], own_plane: Plane, specs: Specs
+    replica: Callable[..., Replica], any_plane: Plane, specs: Specs, prod: str
 ) -> None:
     leader, standby = pair(replica, durations=KUBERNETES, interval="600")
     assert standby.writes == []
@@ -200,7 +195,7 @@ def test_one_writes_and_hands_over_within_two_seconds_of_its_end(
     assert standby.get("/healthz")[0] == 200
 
     # A push that comes to who stands by is passed on: neither of them polls for the next ten minutes.
-    commit = specs.write(all=after("prod"))
+    commit = specs.write(all=after(prod))
     began = time.monotonic()
     assert standby.push(SECRET) == 202
     # A look of the one (0.6 s), a renewal of the other (2 s), its second look (0.1 s); the rest is for a busy machine.
@@ -220,8 +215,8 @@ def test_one_writes_and_hands_over_within_two_seconds_of_its_end(
 
     began = time.monotonic()
     leader.signal(signal.SIGTERM)
-    drift(own_plane)
-    until(lambda: any("/namespaces/prod/services/" in one.path for one in standby.writes), 5)
+    drift(any_plane, prod)
+    until(lambda: any(f"/namespaces/{prod}/services/" in one.path for one in standby.writes), 5)
     handed_over = time.monotonic() - began
     assert leader.process is not None
     assert leader.process.wait(10) == 0
@@ -234,41 +229,41 @@ def test_one_writes_and_hands_over_within_two_seconds_of_its_end(
 
 
 def test_after_a_crash_the_other_leads_within_the_lease_and_deletes_only_after_another(
-    replica: Callable[..., Replica], own_plane: Plane, api: Api, specs: Specs
+    replica: Callable[..., Replica], any_plane: Plane, api: Api, specs: Specs, prod: str
 ) -> None:
     leader, standby = pair(replica)
-    had = set(members(api, "prod"))
+    had = set(members(api, prod))
     leader.kill()
     began = time.monotonic()
-    specs.write(all=after("prod"))  # while nobody leads: a variation goes, a model comes
+    specs.write(all=after(prod))  # while nobody leads: a variation goes, a model comes
     until(lambda: standby.said("this replica leads"), LEASE + 2)
     led_at = time.monotonic()
-    until(lambda: "Deployment/fraud-default-" in " ".join(members(api, "prod")), 3)
+    until(lambda: "Deployment/fraud-default-" in " ".join(members(api, prod)), 3)
     assert time.monotonic() - led_at < LEASE - 0.5
-    assert had <= set(members(api, "prod")), "nothing is deleted yet"
+    assert had <= set(members(api, prod)), "nothing is deleted yet"
     assert standby.deletions == []
     until(lambda: standby.deletions, LEASE + 10)
     assert time.monotonic() - led_at >= LEASE - 0.1
     settled(standby)
-    assert "Deployment/churn-extra-" not in " ".join(members(api, "prod"))
+    assert "Deployment/churn-extra-" not in " ".join(members(api, prod))
     assert len(standby.deletions) == len(set(standby.deletions)), "each object once"
     assert leader.deletions == []
     print(f"crash to lead: {led_at - began:.2f} s of a lease of {LEASE} s")
 
 
 def test_a_leader_that_was_frozen_wakes_up_to_write_nothing(
-    replica: Callable[..., Replica], own_plane: Plane, api: Api, specs: Specs
+    replica: Callable[..., Replica], any_plane: Plane, api: Api, specs: Specs, prod: str
 ) -> None:
     leader, standby = pair(replica)
     # It is frozen with a write under way whose answer is lost, and which it would repeat; and more to do after that.
     awake = Event()
-    leader.proxy.inject(lost_until(awake), method="PATCH", path="namespaces/prod/(?!.*dryRun)", times=10**6)
-    specs.write(all=after("prod"))
-    until(lambda: any("namespaces/prod/" in one.path for one in leader.writes[-1:]))
+    leader.proxy.inject(lost_until(awake), method="PATCH", path=f"namespaces/{prod}/(?!.*dryRun)", times=10**6)
+    specs.write(all=after(prod))
+    until(lambda: any(f"namespaces/{prod}/" in one.path for one in leader.writes[-1:]))
     leader.signal(signal.SIGSTOP)
     frozen = len(leader.writes)
     until(lambda: standby.said("this replica leads"), LEASE + 2)
-    until(lambda: standby.said("applied", object="HTTPRoute/prod/fraud"))
+    until(lambda: standby.said("applied", object=f"HTTPRoute/{prod}/fraud"))
     leader.signal(signal.SIGCONT)
     awake.set()
     until(lambda: leader.said("this replica stands by"))
@@ -279,7 +274,7 @@ def test_a_leader_that_was_frozen_wakes_up_to_write_nothing(
     # And when it is its turn again, it knows all that has happened.
     standby.stop()
     until(lambda: len(leader.said("this replica leads")) == 2, 3)
-    drift(own_plane)
+    drift(any_plane, prod)
     until(lambda: leader.said("drift", outcome="mended"))
 
 

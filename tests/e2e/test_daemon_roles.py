@@ -6,9 +6,10 @@ proxy before each API server has seen is held against the roles of the chart, re
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -42,22 +43,29 @@ from reconciler.telling import standing
 from tests.contract.client import MERGE, Api
 from tests.contract.faults import FaultProxy, answer, lose
 from tests.contract.helm import MINIMUM, rendered
-from tests.contract.plant import Plant
+from tests.contract.plant import played
 from tests.contract.rbac import Request, Roles, requests_of
+from tests.contract.test_chart_installed import path_of
 from tests.e2e.daemon import Daemon, Specs, running, until
 from tests.e2e.data_plane import REPOSITORY, Repository
 from tests.e2e.harness import Plane, collection, document, members
 
+#: Environments, and a namespace: of this run alone, as the cluster may be there after it.
+_OWN = secrets.token_hex(3)
+STAGING, PRODUCTION, MODELS = f"staging-{_OWN}", f"production-{_OWN}", f"models-{_OWN}"
+
 HERE: dict[str, Any] = MINIMUM | {
     "git": {"url": "https://git.example.com/ml/specs.git", "secret": "specs-git", "signersSecret": "signers"},
     "webhook": {"secret": "push"},
-    "environments": [{"name": "staging", "secrets": ["git-token"]}, {"name": "production", "namespace": "models"}],
+    "environments": [{"name": STAGING, "secrets": ["git-token"]}, {"name": PRODUCTION, "namespace": MODELS}],
     "kubeconfigSecrets": ["cluster-far"],
 }
 #: The other cluster, where no reconciler runs.
 FAR: dict[str, Any] = {"reconciler": {"enabled": False}, "environments": [{"name": "far"}]}
 
 BUCKET = "models"
+#: What says who the reconciler is and what it may do.
+ACCOUNT = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
 SYSTEM = f"/api/v1/namespaces/{NAMESPACE}"
 RECORDS = f"/apis/trueup.dev/v1/namespaces/{NAMESPACE}"
 PUSH = b"what pushes are signed with"
@@ -81,9 +89,11 @@ def place(name: str, data_plane: Any = "kubernetes", **more: Any) -> dict[str, A
     }
 
 
-STAGING = place("staging")
-PRODUCTION = place("production", namespace="models")
-ELSEWHERE = place("far", {"type": "kubernetes", "kubeconfig_secret": "cluster-far"})
+PLACES = [
+    place(STAGING),
+    place(PRODUCTION, namespace=MODELS),
+    place("far", {"type": "kubernetes", "kubeconfig_secret": "cluster-far"}),
+]
 
 GIT = {"git_branch": "main", "git_access_token_secret": "git-token"}
 #: Nobody can match a header that is not there, so the resolver is asked.
@@ -110,7 +120,7 @@ def promoted(*where: str) -> dict[str, Any]:
     return {
         "name": "credit-git",
         "model": "credit",
-        "environment": "staging",
+        "environment": STAGING,
         "trigger": "git",
         "build_spec": {"git_uri": f"{REPOSITORY}#credit", **GIT},
         "deployment_condition": {"metric_name": "auc", "threshold": "0.65"},
@@ -122,29 +132,27 @@ def build(model: str) -> dict[str, Any]:
     return {
         "name": f"{model}-1",
         "model": model,
-        "environment": "staging",
+        "environment": STAGING,
         "git_uri": f"{REPOSITORY}#{model}",
         **GIT,
     }
 
 
 EVERYTHING = document(
-    {"environments": [STAGING, PRODUCTION, ELSEWHERE], "audiences": [NEWCOMERS]},
-    {"builds": [build("churn"), build("fraud")], "automations": [promoted("staging", "production")]},
+    {"environments": PLACES, "audiences": [NEWCOMERS]},
+    {"builds": [build("churn"), build("fraud")], "automations": [promoted(STAGING, PRODUCTION)]},
     {
         "variations": [
+            served("churn", "default", [STAGING], [{"weight": 100}, {"audience": "newcomers", "weight": 40}], **SCALED),
             served(
-                "churn", "default", ["staging"], [{"weight": 100}, {"audience": "newcomers", "weight": 40}], **SCALED
+                "churn", "extra", [STAGING], [{"audience": "newcomers", "weight": 60}], number_of_pods=2, memory="1Gi"
             ),
-            served(
-                "churn", "extra", ["staging"], [{"audience": "newcomers", "weight": 60}], number_of_pods=2, memory="1Gi"
-            ),
-            served("fraud", "default", ["production", "far"], [{"weight": 100}], number_of_pods=2, memory="1Gi"),
+            served("fraud", "default", [PRODUCTION, "far"], [{"weight": 100}], number_of_pods=2, memory="1Gi"),
         ]
     },
 )
 #: Two environments and two models are gone.
-LITTLE = document({"environments": [STAGING], "automations": [promoted("staging")]})
+LITTLE = document({"environments": PLACES[:1], "automations": [promoted(STAGING)]})
 
 
 # -- two clusters, a repository that is signed, an object storage ---------------------------------------------------
@@ -188,21 +196,51 @@ def secret(api: Api, namespace: str, name: str, **content: str) -> None:
     create(api, f"/api/v1/namespaces/{namespace}/secrets", {"metadata": {"name": name}, "stringData": content})
 
 
-def install(api: Api, values: dict[str, Any]) -> Roles:
-    """As Helm does it, as far as a reconciler notices. The roles, which nobody enforces here."""
+@contextmanager
+def installed(api: Api, values: dict[str, Any]) -> Iterator[Roles]:
+    """As Helm does it, as far as a reconciler notices. Only a real API server enforces the roles."""
     bodies = rendered(values)
-    create(api, "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    assert api("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}}).status in (201, 409)
     for body in bodies:
         if body["kind"] == "Namespace":
             create(api, "/api/v1/namespaces", {"metadata": {"name": body["metadata"]["name"]}})
-    return Roles.of(bodies, "trueup", NAMESPACE)
+    given = [body for body in bodies if body["kind"] in ACCOUNT] if api.plane == "real" else []
+    paths = [path_of(api, body) for body in given]
+    for path, body in zip(paths, given, strict=True):
+        assert api.apply(str(path), body).status in (200, 201)
+    try:
+        yield Roles.of(bodies, "trueup", NAMESPACE)
+    finally:
+        for path in paths:
+            api("DELETE", str(path))
+        for body in bodies:
+            if body["kind"] == "Namespace":
+                api("DELETE", f"/api/v1/namespaces/{body['metadata']['name']}")
+
+
+def kubeconfig_of_account(api: Api, folder: Path) -> Path:
+    """What the reconciler comes with; on the embedded server, as its one user."""
+    if api.plane == "embedded":
+        return api.kubeconfig
+    asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3_600}}
+    token = create(api, f"{SYSTEM}/serviceaccounts/trueup/token", asked)["status"]["token"]
+    config = yaml.safe_load(api.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": token}
+    path = folder / "account"
+    path.write_text(yaml.safe_dump(config))
+    with closing(Api(path, api.plane)) as account:  # roles have effect some time after they were stored
+        until(lambda: account("GET", collection("Service", MODELS)).status == 200)
+    return path
 
 
 def install_records(api: Api, plane: Plane) -> None:
     """Of an older version: Helm installs definitions, and upgrades none."""
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     for body in yaml.safe_load_all(plane.reconcile("schema", "--crds").out):
-        del body["metadata"]["annotations"][REVISION]
-        create(api, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body)
+        name, older = body["metadata"]["name"], {"metadata": {"annotations": {REVISION: None}}}
+        assert api("POST", definitions, body).status in (201, 409)
+        assert api("PATCH", f"{definitions}/{name}", older, content_type=MERGE).status == 200
+        until(lambda name=name: api("GET", f"/apis/trueup.dev/v1/{name.partition('.')[0]}").status == 200)
 
 
 # -- what happens ---------------------------------------------------------------------------------------------------
@@ -214,13 +252,13 @@ def old_records(api: Api) -> None:
     ids = [sha256(str(number).encode()).hexdigest() for number in range(BUILDS + 1)]
     records: list[tuple[str, Build | Promotion]] = []
     for one in ids:
-        request = BuildRequest(id=one, model="retired", environment="staging", cause=cause)
+        request = BuildRequest(id=one, model="retired", environment=STAGING, cause=cause)
         ended = BuildStatus(phase=BuildPhase.CANCELLED, finished_at=OLD)
         records.append(
             ("builds", Build(identity=Identity(name=build_name("retired", one)), spec=request, status=ended))
         )
     for one in ids[: PROMOTIONS + 4]:  # beside the newest, up to three stay for a reason of their own
-        asked = PromotionRequest(model="retired", variation="default", environment="staging", build=one, cause=cause)
+        asked = PromotionRequest(model="retired", variation="default", environment=STAGING, build=one, cause=cause)
         over = PromotionStatus(phase=Phase.REJECTED, finished_at=OLD)
         records.append(
             ("promotions", Promotion(identity=Identity(name=promotion_name(asked)), spec=asked, status=over))
@@ -236,9 +274,13 @@ def old_records(api: Api) -> None:
         record(plural, one)
 
 
+def inventory_of(name: str) -> str:
+    return f"{SYSTEM}/configmaps/{inventory.name_of(name)}"
+
+
 def approve(api: Api, name: str, word: str) -> None:
     """A person lets a plan pass that ran into a limit."""
-    path = f"{SYSTEM}/configmaps/{inventory.name_of(name)}"
+    path = inventory_of(name)
     live = api("GET", path).body
     assert api("PUT", path, inventory.with_approval(live, Approved(word, "kim"), "it is retired")).status == 200
 
@@ -281,9 +323,8 @@ def drift(api: Api, daemon: Daemon, namespace: str) -> None:
 
 
 def lose_inventory(api: Api, daemon: Daemon, name: str) -> None:
-    path = f"{SYSTEM}/configmaps/{inventory.name_of(name)}"
-    api("DELETE", path)
-    until(lambda: api("GET", path).status == 200)
+    api("DELETE", inventory_of(name))
+    until(lambda: api("GET", inventory_of(name)).status == 200)
 
 
 def requests(proxy: FaultProxy) -> list[Request]:
@@ -295,9 +336,9 @@ def forbidden(proxy: FaultProxy, roles: Roles) -> list[str]:
 
 
 def test_all_that_it_asks_for_is_allowed_and_nothing_else_is(
-    new_plane: Callable[[], Plane], tmp_path: Path, storage: dict[str, str], certificate: Path
+    any_plane: Plane, new_plane: Callable[[], Plane], tmp_path: Path, storage: dict[str, str], certificate: Path
 ) -> None:
-    plane, far_plane = new_plane().up(), new_plane().up()
+    plane, far_plane = any_plane, new_plane().up()
     models = Repository(tmp_path / "models")
     models.model("credit", "one")
     specs, signers = signed(tmp_path)
@@ -305,19 +346,20 @@ def test_all_that_it_asks_for_is_allowed_and_nothing_else_is(
     with (
         closing(plane.api()) as here,
         closing(far_plane.api()) as there,
-        FaultProxy(plane.kubeconfig) as proxy,
+        installed(here, HERE) as roles,
+        installed(there, FAR) as far_roles,
+        FaultProxy(kubeconfig_of_account(here, tmp_path)) as proxy,
         FaultProxy(far_plane.kubeconfig, certificate=certificate) as far_proxy,
-        Plant(here) as plant,
-        Plant(there),
+        played(here) as plant,
+        played(there),
     ):
-        roles, far_roles = install(here, HERE), install(there, FAR)
         install_records(here, plane)
         old_records(here)
         for name, content in {"specs-git": {"token": "t"}, "signers": {"allowed_signers": signers}}.items():
             secret(here, NAMESPACE, name, **content)
         secret(here, NAMESPACE, "push", any=PUSH.decode())
         secret(here, NAMESPACE, "cluster-far", kubeconfig=far_proxy.kubeconfig(tmp_path / "far").read_text())
-        secret(here, "staging", "git-token", token="t")
+        secret(here, STAGING, "git-token", token="t")
         plant.metrics["credit"] = {"auc": "0.9"}
         # An inventory that cannot be written is told where it is.
         far_proxy.inject(answer(422, REFUSED), method="PATCH", path=f"/{inventory.name_of('far')}")
@@ -339,22 +381,23 @@ def test_all_that_it_asks_for_is_allowed_and_nothing_else_is(
             running(plane, specs, *given, "--home", str(tmp_path / "first"), **known) as first,
             running(plane, specs, *given, "--home", str(tmp_path / "second"), name="second", **known) as second,
         ):
-            until(lambda: phases(here) == {"staging": "Succeeded", "production": "Succeeded"}, 40)
+            until(lambda: phases(here) == {STAGING: "Succeeded", PRODUCTION: "Succeeded"}, 40)
             leader, other = (first, second) if first.said("this replica leads") else (second, first)
             until(lambda: any(key.startswith("HTTPRoute/") for key in members(there, "far")))
-            drift(here, leader, "models")
+            drift(here, leader, MODELS)
             approve(there, "far", "0" * 12)  # of no plan: it is taken back with the next one
             drift(there, leader, "far")
-            lose_inventory(here, leader, "staging")
+            lose_inventory(here, leader, STAGING)
 
             specs.write(all=LITTLE)
             assert other.push(PUSH) == 202
-            for api, name in ((here, "staging"), (here, "production"), (there, "far")):
+            for api, name in ((here, STAGING), (here, PRODUCTION), (there, "far")):
                 approve(api, name, limit(here, name))
-            until(lambda: "Deployment/churn" not in " ".join(members(here, "staging")))
-            for api, name in ((here, "production"), (there, "far")):
-                gone = f"{SYSTEM}/configmaps/{inventory.name_of(name)}"
-                until(lambda api=api, gone=gone: api("GET", gone).status == 404)
+            until(lambda: "Deployment/churn" not in " ".join(members(here, STAGING)))
+            for api, name in ((here, PRODUCTION), (there, "far")):
+                until(lambda api=api, name=name: api("GET", inventory_of(name)).status == 404)
+
+            until(lambda: inventory.approved_in(here("GET", inventory_of(STAGING)).body) is None)
 
             assert leader.stop() == 0
             until(lambda: other.said("this replica leads"))

@@ -223,20 +223,20 @@ class TestChanges:
         assert processes_with(str(plane.home)) == []
         began = time.monotonic()
         assert plane.reconcile("up").code == 0
-        eventually(lambda: plane.answers("prod"), 20)
+        eventually(lambda: plane.answers("prod"))
         print(f"up to first prediction: {time.monotonic() - began:.1f} s")
 
     def test_a_proxy_that_is_killed_is_back_in_about_a_second(self, plane: Running):
         (proxy,) = children(plane.server(), "envoy")
         os.kill(proxy, signal.SIGKILL)
-        eventually(lambda: plane.answers("prod"), 5)
+        eventually(lambda: plane.answers("prod"))
 
     def test_a_data_plane_that_is_killed_leaves_nothing_and_comes_back(self, plane: Running):
         os.kill(plane.server(), signal.SIGKILL)
         assert plane.reconcile("down").code == 0
         assert processes(plane) == []
         assert plane.reconcile("up").code == 0
-        eventually(lambda: plane.answers("prod"), 20)
+        eventually(lambda: plane.answers("prod"))
 
     def test_kubectl_shows_what_runs(self, plane: Running):
         pods = plane.kubectl("get", "pods", "-n", "prod")

@@ -111,7 +111,7 @@ def moments() -> Iterator[Moment]:
         for k in range(1, count + 1):
             if FULL:
                 yield from (Moment(name, k, done) for done in (True, False))
-            elif k in (1, 2, count // 3, count // 2, count - 2, count):
+            elif k in (1, count // 2, count - 2, count):
                 yield Moment(name, k, k % 2 == 0)
 
 

@@ -305,7 +305,7 @@ def test_a_rollout_is_paused_resumed_and_aborted(plane: Running):
             plane.told("reject", after.name, "-m", "not what the shop wants")
             eventually(lambda: traffic.share(after.build) == 0)
             returned = traffic.of(after.build)[-1].at - asked
-    assert returned < 5, f"{returned:.1f} s"
+    assert returned < 30, f"{returned:.1f} s"
     assert traffic.failures == []
     aborted = newest(plane, "pricing", "shop")
     assert aborted.phase == "RolledBack"
@@ -328,13 +328,22 @@ def test_a_reconciler_that_comes_back_goes_on_where_it_was(plane: Running):
         before = newest(plane, "stock", "shop")
         os.kill(first.pid, signal.SIGKILL)
     assert before.rollout["weight"] == 40
+    held_since = set()
+
+    def goes_on() -> bool:
+        rollout = newest(plane, "stock", "shop").rollout
+        if rollout["weight"] == 40:
+            held_since.add(rollout["routedAt"])
+        return bool(rollout["weight"] != 40)
+
     with plane.running():
-        eventually(lambda: newest(plane, "stock", "shop").rollout["weight"] != 40)
+        eventually(goes_on)
         held = now() - before.moment("routedAt")
     after = newest(plane, "stock", "shop")
     assert after.phase == "Succeeded"
     assert after.rollout["beganAt"] == before.rollout["beganAt"]
-    assert 5 <= held.total_seconds() < 8, "the hold went on, and did not begin anew"
+    assert held_since <= {before.rollout["routedAt"]}, "the hold went on, and did not begin anew"
+    assert held.total_seconds() >= 5
     assert served(plane, "shop", "stock") == "second"
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +18,21 @@ from reconciler.cluster import Writer, connect
 from reconciler.inventory import Inventory, Place
 from reconciler.telling import standing
 from reconciler.telling.standing import EnvironmentStanding, Limit, State, listed
+from tests.contract.conftest import PLANES
 from tests.contract.faults import FaultProxy, answer, lose
+from tests.e2e.conftest import started
 from tests.e2e.harness import Plane
 from tests.sample_standing import a_standing
 
 STALE = {"kind": "Status", "code": 409, "reason": "Conflict", "message": "the object has been modified"}
 PLACES = frozenset({Place("v1", "Service", "prod")})
+
+
+@pytest.fixture(scope="module", params=PLANES)
+def plane(request: pytest.FixtureRequest, installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
+    """One for all tests of the module; the real cluster, too, where there is one."""
+    with started(request.param, tmp_path_factory.mktemp("plane"), installed) as made:
+        yield made
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.fuzz import campaign
 from tests.fuzz.targets.target import CORPUS, NAMES
 
 #: For each target. Longer campaigns are for a night: `python -m tests.fuzz --seconds 3600`.
-SECONDS = 60 if os.environ.get("TRUEUP_TEST_FULL") else 5
+SECONDS = 60 if os.environ.get("TRUEUP_TEST_FULL") else 2
 
 
 @pytest.mark.timeout(SECONDS + 120)

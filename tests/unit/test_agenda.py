@@ -110,6 +110,12 @@ class TestWhatWaits:
     def test_is_looked_at_now_and_then_although_the_cluster_says_nothing(self, agenda: Agenda) -> None:
         assert [wait(agenda, "churn", 10.0) for _ in range(7)] == [15, 30, 60, 120, 240, 300, 300]
 
+    def test_is_waited_for_no_longer_because_the_cluster_has_spoken_of_it_often(self, agenda: Agenda) -> None:
+        """A look that the cluster has asked for is none that it was silent for: the last word of many may be missed."""
+        for now in range(10, 20):
+            assert wait(agenda, "churn", now) == 15
+            agenda.stir(["churn"], now)
+
     def test_is_not_put_off_by_being_stirred(self, agenda: Agenda) -> None:
         wait(agenda, "churn", 10.0)
         agenda.stir(["churn"], 11.0)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reconciler.cluster import KubeconfigError, connect
+from tests.conftest import examples
 
 SECRET = "hunter2-hunter2"
 
@@ -218,7 +219,7 @@ def test_what_is_no_kubeconfig_is_refused_without_being_quoted(tmp_path: Path, c
     assert SECRET not in str(caught.value)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=examples(60))
 @given(
     mutation=st.dictionaries(
         st.sampled_from(["clusters", "users", "contexts", "current-context"]),

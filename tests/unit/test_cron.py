@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from schemas.cron import FIELDS, CronError, latest_before, next_after, parse
+from tests.conftest import examples
 
 MINUTE = timedelta(minutes=1)
 
@@ -188,7 +189,7 @@ def test_every_instant_is_later_and_reads_as_the_fields_say(text: str, moment: d
     assert is_allowed(text, following, zone)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(expressions(), moments, zones, st.integers(1, 1500))
 def test_no_minute_that_reads_as_the_fields_say_is_passed_over(
     text: str, moment: datetime, zone: ZoneInfo, minutes: int
@@ -214,7 +215,7 @@ CHANGES = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(expressions(), st.sampled_from(CHANGES))
 def test_around_a_change_of_the_clock_the_instants_are_all_minutes_that_read_so(
     text: str, change: tuple[str, datetime]

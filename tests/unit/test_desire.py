@@ -18,6 +18,7 @@ from reconciler.inventory import CONTENT_HASH, place_of
 from reconciler.specs.index import Index
 from renderers.catalog import Facts
 from renderers.manifest import ObjectId
+from tests.conftest import examples
 from tests.edited_specs import ENVIRONMENTS, MODELS, Editor
 
 REPOSITORY, COMMIT = "https://example.com/models.git", "45a96240e08b09e4c2dd86a6a58f8ce239655f3c"
@@ -308,7 +309,7 @@ def assert_is_whole(followed: Followed) -> None:
                 assert desire.job_of(build) == anew.desire.job_of(build) == (UnitId(environment, name), job)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_after_any_edits_it_is_as_if_made_anew_and_has_told_exactly_what_differs(data: st.DataObject) -> None:
     followed, editor = Followed(), Editor(data)

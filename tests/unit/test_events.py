@@ -200,29 +200,65 @@ def test_who_tells_never_waits_for_the_cluster(silent: Cluster) -> None:
     hold.set()
 
 
-def test_where_it_is_forbidden_it_is_said_once_and_not_tried_again_for_a_while(
-    silent: Cluster, caplog: pytest.LogCaptureFixture
+MISSING = {
+    "kind": "Status",
+    "status": "Failure",
+    "reason": "NotFound",
+    "code": 404,
+    "message": 'namespaces "prod" not found',
+    "details": {"name": "prod", "kind": "namespaces"},
+}
+
+
+@pytest.mark.parametrize("refusal", [FORBIDDEN, MISSING], ids=["forbidden", "not there"])
+def test_where_nothing_can_be_written_it_is_said_once_and_waits_until_it_can(
+    silent: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, refusal: dict[str, Any]
 ) -> None:
-    silent.answer(answer(403, FORBIDDEN))
+    monkeypatch.setattr(events, "_LOOK", 0.3)
+    silent.answer(answer(refusal["code"], refusal), times=3)
+    silent.answer(answer(200, {"kind": "Event"}))
     with caplog.at_level(logging.WARNING):
         for number in range(5):
             silent.events.tell(ROUTE, Reason.DRIFT_MENDED, f"time {number}")
-        assert eventually(lambda: silent.lost == 5, 10)
-        assert len(silent.sent()) == 1
-        silent.clock.wait(minutes=11)
-        silent.events.tell(ROUTE, Reason.DRIFT_MENDED, "later")
-        silent.sent(2)
-        assert eventually(lambda: silent.lost == 6, 10)
+        silent.sent(8)
+    tried, said = silent.sent()[:3], silent.sent()[3:]
+    assert {event["message"] for event in tried} <= {"time 0", "time 1", "time 2", "time 3", "time 4"}
+    assert sorted(event["message"] for event in said) == [f"time {number}" for number in range(5)]
+    assert silent.lost == 0
     assert len(caplog.records) == 1
 
 
-def test_one_namespace_where_it_is_forbidden_silences_no_other(silent: Cluster) -> None:
-    silent.proxy.inject(answer(403, FORBIDDEN), method="PATCH", path="/namespaces/prod/", times=100)
+def test_one_namespace_where_nothing_can_be_written_holds_up_no_other(silent: Cluster) -> None:
+    silent.proxy.inject(answer(404, MISSING), method="PATCH", path="/namespaces/prod/", times=100)
     silent.answer(answer(200, {"kind": "Event"}))
-    silent.events.tell(ROUTE, Reason.DRIFT_MENDED, "it is mended")
+    for number in range(5):
+        silent.events.tell(ROUTE, Reason.DRIFT_MENDED, f"time {number}")
     silent.events.tell(ROUTE._replace(namespace="staging"), Reason.DRIFT_MENDED, "it is mended")
-    silent.sent(2)
-    assert eventually(lambda: silent.lost == 1, 10)
+    assert [event["metadata"]["namespace"] for event in silent.sent(2)] == ["prod", "staging"]
+    silent.events.close(10)
+    assert silent.lost == 5, "what waits at the end is lost, and counted"
+
+
+def test_what_waits_is_bounded_and_grows_old(silent: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_LOOK", 1.0)
+    monkeypatch.setattr(events, "_WAITING", 3)
+    silent.answer(answer(404, MISSING))
+    for number in range(5):
+        silent.events.tell(ROUTE, Reason.DRIFT_MENDED, f"time {number}")
+    assert eventually(lambda: silent.lost == 2, 10)
+    silent.clock.wait(hours=1, seconds=1)
+    assert eventually(lambda: silent.lost == 5, 10)
+    assert len(silent.sent()) == 1
+
+
+def test_what_repeats_while_it_waits_is_still_one_event(silent: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_LOOK", 0.3)
+    silent.answer(answer(404, MISSING), times=1)
+    silent.answer(answer(200, {"kind": "Event"}))
+    for _ in range(4):
+        silent.events.tell(ROUTE, Reason.DRIFT_MENDED, "it is mended")
+        silent.sent(1)
+    assert silent.sent(2)[-1]["count"] == 4
 
 
 def test_a_cluster_that_is_away_loses_events_and_nothing_else(silent: Cluster) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from reconciler.cluster import AlreadyExists, NotFound, NotLeader, Stale, Unavailable, Writer
 from reconciler.lease import Acquire, Decision, Durations, Elector, Lost, Record, Renew, Wait, decide, identity, read
+from tests.conftest import examples
 
 HELD = Record("other", 15.0)
 RELEASED = Record("", 1.0, released=True)
@@ -219,7 +220,7 @@ EDITS: dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]] = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(
     drawn=st.lists(fates, max_size=60),
     edits=st.lists(st.tuples(st.sampled_from(sorted(EDITS)), st.floats(1, 30)), max_size=4).filter(

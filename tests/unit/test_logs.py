@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from reconciler.telling.logs import JsonLines, Log, LogFormat, LogLevel, configure, redacted
 from renderers.manifest import ObjectId
+from tests.conftest import examples
 
 PLANTED = "s3cr3t-value-that-nobody-may-see"
 
@@ -184,7 +185,7 @@ json_values = st.recursive(
     fields=st.dictionaries(st.text(st.characters(codec=None)), json_values, max_size=5),
     form=st.sampled_from(["json", "console"]),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=examples(60))
 def test_whatever_is_logged_is_one_line(
     output: Callable[..., io.StringIO], sentence: str, fields: dict[str, object], form: LogFormat
 ) -> None:

@@ -131,6 +131,16 @@ def test_only_the_commit_that_is_applied_now_has_a_series(metrics: Metrics) -> N
     }
 
 
+def test_a_commit_that_an_earlier_process_has_applied_has_its_series_and_no_latency(metrics: Metrics) -> None:
+    metrics.stands("prod", "c0ffee", NOON)
+    metrics.forget_environment("prod")
+    assert "trueup_applied_revision_info,environment=prod,revision=c0ffee" not in samples(metrics)
+    metrics.stands("prod", "c0ffee", NOON)
+    told = samples(metrics)
+    assert told["trueup_applied_revision_info,environment=prod,revision=c0ffee"] == 1
+    assert not [name for name in told if name.startswith("trueup_commit_to_applied_seconds")]
+
+
 def test_a_commit_from_a_clock_that_is_ahead_has_no_negative_latency(metrics: Metrics) -> None:
     metrics.applied("prod", "c0ffee", NOON + timedelta(minutes=5), NOON)
     assert samples(metrics)["trueup_commit_to_applied_seconds_sum,environment=prod"] == 0

@@ -221,7 +221,7 @@ def test_pipes_sockets_and_devices_are_refused_without_waiting_for_them(checkout
         assert told() == [("specs/pipe.yaml", "source/not-a-file"), ("specs/socket.yaml", "source/not-a-file")]
         assert told("specs/pipe.yaml") == [("specs/pipe.yaml", "source/not-a-file")]
         assert told("/dev/zero") == [("/dev/zero", "source/not-a-file")]
-        assert time.monotonic() - begin < 1
+        assert time.monotonic() - begin < 10
 
 
 def test_a_folder_with_a_specs_name_is_a_folder(checkout: Path) -> None:

@@ -15,6 +15,7 @@ from reconciler.inventory import CONTENT_HASH
 from reconciler.specs import Loaded
 from reconciler.specs.index import Changed, Index, of_models
 from renderers.catalog import BuildId, Catalog, Facts, Recorded, promotion_order, units
+from tests.conftest import examples
 from tests.edited_specs import MODELS, Editor
 
 Files: TypeAlias = dict[str, bytes]
@@ -69,7 +70,7 @@ def objects(unit: Rendered | None) -> Any:
     return {manifest.id: manifest.body["metadata"]["annotations"][CONTENT_HASH] for manifest in unit.manifests}
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=examples(50), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.data())
 def test_after_any_edits_an_index_is_what_all_files_read_from_scratch_are(data: st.DataObject) -> None:
     editor = Editor(data)
@@ -335,7 +336,7 @@ def test_facts_about_some_models_make_units_of_no_others(repository: Repository)
 # -- what a group is judged with ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(st.data())
 def test_environments_follow_each_other_among_some_as_they_do_among_all(data: st.DataObject) -> None:
     names = [f"e{number}" for number in data.draw(st.permutations(range(7)))]

@@ -35,6 +35,7 @@ from reconciler.warehouse.tables import (
     stored,
     to_line,
 )
+from tests.conftest import examples
 
 
 def found(sql: str, dialect: str = "duckdb") -> list[Problem]:
@@ -275,17 +276,17 @@ def test_every_mistake_is_told_at_once() -> None:
     ids=lambda sql: sql[:20],
 )
 def test_16_kilobytes_of_anything_are_judged_in_a_second(sql: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     if not found(sql):
         prepared(sql, "duckdb", exclude_candidate=True, style="dollar")
-    assert time.perf_counter() - began < 3  # a second where nobody else computes
+    assert time.process_time() - began < 3  # a second where nobody else computes
 
 
 def test_16_kilobytes_of_subscripts_are_refused_before_they_are_parsed() -> None:
     sql = "select " + ", ".join(["x" + "[1]" * 120] * 44)
-    began = time.perf_counter()
+    began = time.process_time()
     assert rules(sql) == {"sql/too-deep"}
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     with pytest.raises(ValueError, match="nested too deeply"):
         prepared(sql, "duckdb", exclude_candidate=False, style="dollar")
 
@@ -307,7 +308,7 @@ WORDS = """
 """
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(
     st.lists(st.sampled_from(WORDS.split()), max_size=15),
     st.sampled_from(["duckdb", "athena", "postgres", "mysql", "bigquery", "snowflake"]),

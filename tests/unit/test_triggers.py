@@ -14,6 +14,7 @@ from reconciler.records import Build, BuildPhase, BuildRequest, BuildStatus, Cau
 from reconciler.triggers import AskMetric, AskPaths, Decision, Register, Seen, Start, Wait, due, run_name
 from renderers.identity import build_id
 from schemas.automation import Automation
+from tests.conftest import examples
 
 Kind = Literal["Spec", "Schedule", "Interval", "Metric", "Git", "Manual", "Immediate", "Registration"]
 
@@ -426,7 +427,7 @@ class Pass(NamedTuple):
 passes = st.builds(Pass, st.integers(0, 3 * 86_400_000), st.booleans(), st.booleans(), st.sampled_from([A, B, C]))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.sampled_from(TRIGGERS), st.booleans(), st.lists(passes, min_size=1, max_size=12))
 def test_crashes_and_rivals_make_no_run_more_and_none_less(trigger: Any, immediately: bool, passes: list[Pass]) -> None:
     subject = automation(trigger, execute_immediately=immediately)

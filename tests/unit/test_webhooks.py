@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.web.webhooks import Deliveries, Ignored, Pushed, Refused, judge
+from tests.conftest import examples
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 SECRET = b"it-is-a-secret"
@@ -454,7 +455,7 @@ def replaced(value: Any, path: tuple[Any, ...], by: Any) -> Any:
 
 @every_server
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_a_genuine_push_of_which_a_part_is_something_else_never_raises(server: Server, data: st.DataObject) -> None:
     payload = server.payload("acme/specs", "refs/heads/main")
     path = data.draw(st.sampled_from(subtrees(payload)))
@@ -466,7 +467,7 @@ def test_a_genuine_push_of_which_a_part_is_something_else_never_raises(server: S
 
 @every_server
 @given(data=st.data(), body=st.binary(max_size=200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_nobody_without_the_secret_is_believed_whatever_the_headers(
     server: Server, data: st.DataObject, body: bytes
 ) -> None:
@@ -479,7 +480,7 @@ def test_nobody_without_the_secret_is_believed_whatever_the_headers(
 
 @every_server
 @given(body=st.binary(max_size=200))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_a_genuine_request_with_any_bytes_never_raises(server: Server, body: bytes) -> None:
     verdict = asked({**server.headers, **server.prove(server.secret, body)}, body)
     assert isinstance(verdict, Pushed | Ignored | Refused)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from embedded.gateway.routes import milliseconds
 from embedded.gateway.world import Key
+from tests.conftest import examples
 from tests.unit.embedded.gateway_objects import configured, route, routes_of, to, world
 
 Object = dict[str, Any]
@@ -58,7 +59,7 @@ def taken(made: list[Object], path: str, method: str, headers: dict[str, str]) -
     return ""
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(
     st.lists(MATCHES, min_size=1, max_size=8),
     st.sampled_from(["/", "/a", "/ab", "/a/b", "/a/b/c"]),

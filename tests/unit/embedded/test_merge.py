@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from embedded import kinds, merge
 from embedded.kinds import BUILTIN, Kind
+from tests.conftest import examples
 
 BY_NAME = {kind.kind: kind for kind in BUILTIN}
 CONFIG_MAP, DEPLOYMENT = BY_NAME["ConfigMap"], BY_NAME["Deployment"]
@@ -250,7 +251,7 @@ data = st.dictionaries(st.sampled_from("abc"), st.sampled_from("12"), max_size=3
 requests = st.lists(st.tuples(st.sampled_from(["x", "y", "z"]), data, st.booleans()), max_size=6)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(requests)
 def test_whatever_happened_before_the_last_applier_has_what_it_asked_for_and_a_second_time_changes_nothing(
     history: list[tuple[str, dict[str, str], bool]],
@@ -271,7 +272,7 @@ def test_whatever_happened_before_the_last_applier_has_what_it_asked_for_and_a_s
         assert {f"f:{key}" for key in live.get("data", {})} == claimed - {"."}
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(data, data, data)
 def test_without_force_nobody_loses_a_value_that_they_own(first: Any, second: Any, third: Any) -> None:
     live = applied(CONFIG_MAP, None, config_map(first), "first")
@@ -281,7 +282,7 @@ def test_without_force_nobody_loses_a_value_that_they_own(first: Any, second: An
     assert {key: live.get("data", {}).get(key) for key in first} == first
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(data, data)
 def test_an_applier_that_leaves_takes_along_what_was_only_its_own(mine: Any, theirs: Any) -> None:
     live = applied(CONFIG_MAP, None, config_map(theirs), "they")

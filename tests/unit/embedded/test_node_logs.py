@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from embedded.errors import StatusError
 from embedded.node import logs
 from embedded.node.logs import LogOptions, LogStream, LogWriter, container_of, last_lines, old_of, parse_options, run_of
+from tests.conftest import examples
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -71,7 +72,7 @@ def test_lines_have_the_moment_when_they_came(tmp_path: Path) -> None:
     uvloop.run(story())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(st.lists(st.binary(max_size=40_000), max_size=4))
 def test_whatever_is_printed_is_read_unchanged(tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes]) -> None:
     async def story() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedded.store import CompactedError, Event, Store, StoreLockedError, key_of, prefix_of
+from tests.conftest import examples
 
 Model = dict[str, int]  # key -> a value that tells versions apart
 
@@ -36,7 +37,7 @@ writes = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(writes)
 def test_every_revision_can_be_listed_and_its_events_lead_to_the_next(steps: list[tuple[str, bool]]) -> None:
     with TemporaryDirectory() as directory:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedded.workloads.job_failures import Verdict, judge, seconds_to_retry
+from tests.conftest import examples
 from tests.unit.embedded.controlled import Controlled, Object, condition, job
 
 
@@ -179,7 +180,7 @@ class _CrashError(Exception):
     """The process dies here."""
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(
     outcomes=st.lists(st.sampled_from([0, 0, 1]), min_size=1, max_size=5),
     crashes=st.lists(st.integers(1, 6), max_size=6),

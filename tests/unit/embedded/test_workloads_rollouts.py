@@ -15,6 +15,7 @@ from embedded.errors import StatusError
 from embedded.workloads import pods as _pods
 from embedded.workloads import replicasets
 from embedded.workloads.rollouts import template_hash
+from tests.conftest import examples
 from tests.unit.embedded.controlled import Controlled, Object, condition, deployment, image_of
 
 
@@ -68,7 +69,7 @@ _steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(replicas=st.integers(1, 6), surge=_fence, unavailable=_fence, steps=_steps)
 def test_every_rollout_keeps_within_its_limits_and_ends(
     lasting: Controlled, replicas: int, surge: int | str, unavailable: int | str, steps: list[tuple[str, Any]]
@@ -129,7 +130,7 @@ def _revision(found: Object) -> int:
     return int(found["metadata"]["annotations"]["deployment.kubernetes.io/revision"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(replicas=st.integers(1, 6), surge=_fence, unavailable=_fence)
 def test_a_rollout_of_a_healthy_version_never_has_fewer_available_than_allowed(
     lasting: Controlled, replicas: int, surge: int | str, unavailable: int | str

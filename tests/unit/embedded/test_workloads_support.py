@@ -15,6 +15,7 @@ from embedded.kinds.problems import matches
 from embedded.store import Event
 from embedded.workloads.events import MOST
 from embedded.workloads.index import Index
+from tests.conftest import examples
 from tests.unit.embedded.controlled import Controlled, Object, condition, deployment
 
 SCALED = "scaledobjects.keda.sh"
@@ -50,7 +51,7 @@ _changes = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(changes=_changes, asked=_selectors, labels=_labels)
 def test_the_index_finds_what_a_look_at_everything_would(
     changes: list[tuple[str, int, Any, bool]], asked: Object, labels: dict[str, str]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from reconciler.decisions import retry, rollback
 from reconciler.records import Action, Outcome, Phase, Promotion, Rollout
 from schemas.variation import Step
+from tests.conftest import FULL, examples
 from tests.unit.promotion.making import (
     NOW,
     PRODUCTION,
@@ -321,13 +322,13 @@ def test_a_scene_ends_as_it_should(title):
 
 
 @pytest.mark.parametrize("title", SCENES)
-def test_killed_before_and_after_every_write_it_ends_the_same(title):
+def test_killed_before_or_after_every_write_it_ends_the_same(title):
     scene = SCENES[title]
     whole = scene.begin()
     whole.run(scene.people)
     assert whole.store.writes > 2
     for number in range(1, whole.store.writes + 1):
-        for moment in ("before", "after"):
+        for moment in ("before", "after") if FULL else ("before" if number % 2 else "after",):
             simulator = scene.begin()
 
             def kill(written: int, number: int = number) -> None:
@@ -410,7 +411,7 @@ class Drawn:
         return True
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_whatever_happens_the_rules_hold_and_it_comes_to_rest(data):
     simulator = better()

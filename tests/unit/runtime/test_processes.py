@@ -62,7 +62,7 @@ def test_what_takes_too_long_is_ended() -> None:
     began = time.monotonic()
     ended, _ = run("import time; time.sleep(60)", timeout_s=0.5)
     assert ended.status is None
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
 
 
 def test_what_is_deaf_to_sigterm_is_ended_too() -> None:
@@ -79,7 +79,7 @@ def test_what_it_leaves_running_ends_with_it() -> None:
     began = time.monotonic()
     ended, log = run(code)
     assert ended.status == 0
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
     assert is_gone(int(log.content()))
 
 
@@ -92,7 +92,7 @@ def test_what_begins_a_session_of_its_own_is_not_waited_for() -> None:
     ended, log = run(code)
     try:
         assert ended.status == 0
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 40
     finally:
         os.kill(int(log.content()), signal.SIGKILL)
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime.server.http import Connections, Exchange, Head, Limits, Reply, Response
+from tests.conftest import examples
 
 SECONDS = 10
 
@@ -106,7 +107,7 @@ def encoded(path: str, body: bytes, how: str) -> bytes:
     return head + b"Transfer-Encoding: chunked\r\n\r\n" + packed + b"0\r\n\r\n"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(messages, st.lists(st.integers(1, 400), min_size=1, max_size=12))
 def test_every_request_is_answered_once_and_in_order_however_its_bytes_are_cut(
     asked: list[tuple[str, bytes, str]], sizes: list[int]
@@ -126,7 +127,7 @@ def test_every_request_is_answered_once_and_in_order_however_its_bytes_are_cut(
     talk(Echo(), client)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.binary(max_size=400), st.integers(0, 60))
 def test_no_bytes_whatever_break_the_server(noise: bytes, kept: int) -> None:
     echo = Echo()
