@@ -96,7 +96,7 @@ class Review:
         models = changed.models
         if models is None:
             models = frozenset({"", *_models(before.catalog), *_models(after.catalog)})
-        unread = list(_unread(before.catalog, after)) if after.errors else []
+        unread = [*_unread(before.catalog, after), *_unread_before(before, after.catalog)]
         models -= {one.model for one in unread if one.model}
         lost = {one.environment for one in unread if one.environment}
         if self._of_base is None or self._of_base[0] != models:
@@ -125,10 +125,21 @@ def _unread(before: Catalog, after: _Side) -> Iterator[Effect]:
 
     To call it gone would frighten for nothing: what cannot be read stays as it is, when this is applied.
     """
+    if not after.errors:
+        return
     words = "not compared: its specs are wrong or gone, and nothing of it is changed before all specs can be read"
     for name in before.environments.keys() - after.catalog.environments.keys():
         yield Effect(name, "", Topic.UNREAD, words)
     for model in _models(before) - _models(after.catalog):
+        yield Effect("", model, Topic.UNREAD, words)
+
+
+def _unread_before(before: _Side, after: Catalog) -> Iterator[Effect]:
+    """What the base has no valid specs of, while some of those that it could read are wrong: who knows if it is new."""
+    if all(problem.rule.startswith("source/") for problem in before.errors):
+        return
+    words = "not compared: it is new, or its specs were wrong in the base; what is wrong there is told above"
+    for model in _models(after) - _models(before.catalog):
         yield Effect("", model, Topic.UNREAD, words)
 
 

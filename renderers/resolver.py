@@ -145,8 +145,16 @@ def _replicas(environment: Environment) -> int:
     return 1 if environment.data_plane.type == "embedded" else 2
 
 
+def _said(audience: Audience) -> dict[str, Any]:
+    """Without what moves nobody: the description, and the order in which conditions are written."""
+    said = audience.model_dump(mode="json", exclude_defaults=True, exclude={"description"})
+    for conditions in said.get("conditions", {}).values():
+        conditions.sort(key=orjson.dumps)
+    return said
+
+
 def _data(unit: Unit, audiences: Sequence[Audience], origin: Origin) -> str:
-    said = [audience.model_dump(mode="json", exclude_defaults=True, exclude={"description"}) for audience in audiences]
+    said = [_said(audience) for audience in audiences]
     data = orjson.dumps({"model": unit.model, "audiences": said}).decode()
     if len(data) > CONFIG_LIMIT:
         raise Refused(

@@ -46,7 +46,8 @@ from renderers.served import Served, by_variation, served, traffic_of
 from renderers.serving import SERVICE_PORT
 from renderers.template import Template
 from schemas.audience import Audience
-from schemas.matching import AUDIENCE_HEADER, EVERYBODY_ELSE, headers, in_order
+from schemas.base import SpecModel
+from schemas.matching import AUDIENCE_HEADER, EVERYBODY_ELSE, conditions_of, headers, in_order
 from schemas.variation import Traffic, Variation
 
 T = TypeVar("T")
@@ -157,9 +158,17 @@ def _routed(unit: Unit, facts: Facts) -> _Variations:
 
 
 def _shares_hash(unit: Unit) -> str:
-    said = [(one.spec.name, [share.model_dump() for share in traffic_of(one.spec, unit)]) for one in unit.variations]
-    audiences = [placed.spec.model_dump(mode="json") for _, placed in sorted(unit.audiences.items())]
-    return sha256(orjson.dumps([said, audiences])).hexdigest()[:16]
+    """Of what decides, in no order: descriptions, and the order in which people write, move nobody."""
+    shares = [(one.spec.name, _dumps(traffic_of(one.spec, unit))) for one in unit.variations]
+    audiences = [
+        (name, placed.spec.priority, _dumps(conditions_of(placed.spec)))
+        for name, placed in sorted(unit.audiences.items())
+    ]
+    return sha256(orjson.dumps([sorted(shares), audiences])).hexdigest()[:16]
+
+
+def _dumps(parts: Iterable[SpecModel]) -> list[str]:
+    return sorted(part.model_dump_json() for part in parts)
 
 
 def _protection(here: _Variations) -> dict[str, str]:

@@ -140,6 +140,8 @@ def exit_code(report: Report, *, detailed: bool = False) -> ExitCode:
     if any(change.op is Op.CONFLICT for change in changes) or any(o.outcome is Outcome.BLOCKED for o in outcomes):
         return ExitCode.BLOCKED
     settled = {done.change.id for done in outcomes if done.outcome in (Outcome.APPLIED, Outcome.DELETED)}
-    if detailed and report.plan and any(change.id not in settled for change in report.plan.actions):
+    undone = report.plan is not None and any(change.id not in settled for change in report.plan.actions)
+    # A gate, and what an automation has promoted, are in no manifest of a preview; their change is one.
+    if detailed and (undone or report.effects):
         return ExitCode.CHANGES
     return ExitCode.FINE
