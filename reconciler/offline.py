@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from reconciler import desired, plan, policy, queries, specs
 from reconciler.desired import Rendered
@@ -20,19 +21,51 @@ from reconciler.specs import Loaded
 from renderers.catalog import Facts
 
 
+class Rules(NamedTuple):
+    """Where the organisation's rules are looked for: in the first of these files that is there."""
+
+    places: tuple[Path, ...] = ()
+    approvals: frozenset[str] = frozenset()
+
+    def read(self) -> Policy:
+        """As they are now; none where none of the files is there. Of a file that cannot be read, its problems."""
+        path = next((path for path in self.places if path.is_file()), None)
+        if path is None:
+            return policy.NONE
+        found = files.read([path])
+        read = (policy.read(name, content, self.approvals) for name, content in found.content.items())
+        return next(read, Policy(problems=found.problems))
+
+
+NO_RULES = Rules()
+
+
+def rules_of(given: Path | None, approvals: Iterable[str] = ()) -> Rules:
+    """The file that somebody has named; or else the usual one, here or in a folder above, up to the repository's."""
+    places = [given] if given is not None else []
+    if given is None:
+        here = Path.cwd()
+        up = next((number for number, folder in enumerate((here, *here.parents)) if (folder / ".git").exists()), 0)
+        places = [Path(*[".."] * number, policy.FILE) for number in range(up + 1)]
+    return Rules(tuple(places), frozenset(approvals))
+
+
 def load(paths: Sequence[Path], rules: Policy = policy.NONE) -> Loaded:
-    """files -> specs, with the problems of both steps, those with the organisation's own rules included."""
+    """files -> specs, with the problems of both steps, and of specs that break a rule of the organisation.
+
+    What is wrong with the rules themselves is not among them: for its sake, no spec is taken for one that is not read.
+    """
     found = files.read(paths)
     seen = files.lookalikes(found.content)
     loaded = specs.parse(found.content, queries.check, rules.check)
-    return Loaded(loaded.catalog, tuple(sorted((*found.problems, *seen, *loaded.problems, *rules.problems))))
+    return Loaded(loaded.catalog, policy.summed((*found.problems, *seen, *loaded.problems)))
 
 
 def preview(loaded: Loaded, only: Collection[str] = (), rules: Policy = policy.NONE) -> Report:
     """What the specs ask for, without any cluster or network; `only` for these environments, if there are any."""
     changes: list[Change] = []
     notes: list[Note] = []
-    problems = list(loaded.problems)
+    problems = [*loaded.problems, *rules.problems]
     for rendered in desired.build(loaded.catalog, Facts()):
         if not only or rendered.environment in only:
             theirs, broken = rules.judge(plan.offline(rendered.manifests, whole=rules.is_of_changes), loaded.catalog)
@@ -41,7 +74,7 @@ def preview(loaded: Loaded, only: Collection[str] = (), rules: Policy = policy.N
             notes += notes_of([rendered])
             problems += broken
         problems += [rendered.problem] if rendered.problem else []
-    return Report(tuple(sorted(problems)), plan.assemble(changes, notes, offline=True))
+    return Report(policy.summed(problems), plan.assemble(changes, notes, offline=True))
 
 
 def notes_of(units: Iterable[Rendered]) -> list[Note]:

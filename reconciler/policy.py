@@ -1,5 +1,6 @@
 """What an organisation asks of its specs and plans, in rules of its own: read, and held against them. Pure.
 
+    api_version: v1
     policies:
     - name: two-pods
       kind: variation
@@ -8,12 +9,15 @@
       message: Production needs at least two pods.
 
 A rule that is broken is a problem as any other, at the line of the spec. What an error is about is not applied. CEL has
-no loops and no side effects, so a rule that a stranger writes can do no more than say no.
+no side effects, so a rule that a stranger writes can do no more than say no. But its macros are loops, and nothing
+interrupts an evaluation, so what loops may cost is limited before one begins.
 """
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -52,6 +56,7 @@ class Rule:
     line: int
     when: Any  #: a compiled expression; None: always
     require: Any
+    is_of_base: bool = False  #: it is not, or not so, in the file of the head
 
     @property
     def id(self) -> str:
@@ -63,6 +68,11 @@ class Rule:
         if self.when is not None and not _true(self.when, variables):
             return False
         return not _true(self.require, variables)
+
+    def sentence(self, where: str) -> str:
+        """What is wrong, and where."""
+        whose = ", as the base has the rule" if self.is_of_base else ""
+        return f"{self.spec.message.rstrip('.')}{f' ({where})' if where else ''}{whose}."
 
     def problem(self, message: str, rule: str = "") -> Problem:
         """A problem of the rule itself, or of what stands in no file."""
@@ -93,6 +103,12 @@ class Policy:
                 specs.drop(key)
         specs.drop_doubtful_models()
 
+    def beside(self, base: Policy) -> Policy:
+        """With the rules that the base has otherwise: who changes or removes a rule is still judged by it."""
+        ours = {rule.spec for rule in self.rules}
+        theirs = (replace(rule, is_of_base=True) for rule in base.rules if rule.spec not in ours)
+        return replace(self, rules=(*self.rules, *theirs))
+
     @property
     def is_of_changes(self) -> bool:
         """Whether a rule is about what is planned."""
@@ -121,12 +137,11 @@ class Policy:
                         broken.append(name)
             except _FailedError as error:
                 message = f"{rule.id} cannot be asked of {kind} {found.name}: {error}."
-                yield rule.problem(message, "policy/failed")
+                yield rule.problem(message, _FAILED)
                 continue
             if broken:
-                where = f" ({', '.join(filter(None, broken))})" if any(broken) else ""
                 below = tuple((rule.spec.at or "").split(".")) if rule.spec.at else ()
-                message = f"{rule.spec.message.rstrip('.')}{where}."
+                message = rule.sentence(", ".join(filter(None, broken)))
                 yield places.problem(found.site, below, rule.id, message, rule.spec.hint, severity=rule.spec.severity)
 
     def _of_change(self, change: Change, catalog: Catalog) -> Iterator[Problem]:
@@ -141,11 +156,12 @@ class Policy:
             try:
                 is_broken = rule.is_broken(variables)
             except _FailedError as error:
-                yield rule.problem(f"{rule.id} cannot be asked of {change.id}: {error}.", "policy/failed")
+                message = f"{rule.id} cannot be asked of {change.id} in {change.environment}: {error}."
+                yield rule.problem(message, _FAILED)
                 continue
             if not is_broken:
                 continue
-            message = f"{rule.spec.message.rstrip('.')} ({change.op} {change.id} in {change.environment})."
+            message = rule.sentence(f"{change.op} {change.id} in {change.environment}")
             problem, origin = rule.problem(message), change.origin
             if origin is not None:
                 problem = replace(problem, file=origin.file, line=origin.line or 1, column=origin.column)
@@ -153,6 +169,44 @@ class Policy:
 
 
 NONE = Policy()
+
+
+def differing(base: Policy, head: Policy) -> Iterator[tuple[str, Rule | None]]:
+    """What becomes of each rule that the two have otherwise: in words, and the rule as the head has it."""
+    old, new = ({rule.spec.name: rule for rule in side.rules} for side in (base, head))
+    for name in sorted(old.keys() | new.keys()):
+        was, will = old.get(name), new.get(name)
+        if will is None:
+            yield f"rule {name} is removed ({_short(old[name].spec.message)})", None
+        elif was is None:
+            yield f"rule {name} is new ({_short(will.spec.message)})", will
+        elif was.spec != will.spec:
+            before, after = was.spec.model_dump(), will.spec.model_dump()
+            words = (
+                f"{key} {_short(str(before[key] or 'none'))} -> {_short(str(after[key] or 'none'))}"
+                for key in before
+                if before[key] != after[key]
+            )
+            yield f"rule {name} is changed: {'; '.join(words)}", will
+
+
+def summed(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Sorted. What is wrong with a rule itself is told once, and not for each thing that it was asked of."""
+    told: dict[object, Problem] = {}
+    counts = Counter[object]()
+    for problem in sorted(problems):
+        whose = problem.message.partition(" ")[0]
+        key = (problem.file, problem.line, whose) if problem.rule == _FAILED else problem
+        told.setdefault(key, problem)
+        counts[key] += problem.rule == _FAILED
+    return tuple(
+        replace(one, message=f"{one.message.rstrip('.')}; nor of {counts[key] - 1} more.") if counts[key] > 1 else one
+        for key, one in told.items()
+    )
+
+
+#: The problems of rules that have no answer.
+_FAILED = "policy/failed"
 
 
 def read(file: str, content: bytes, approvals: Iterable[str] = ()) -> Policy:
@@ -172,7 +226,7 @@ def read(file: str, content: bytes, approvals: Iterable[str] = ()) -> Policy:
                 message = f"Two policies have the name {spec.name}."
                 problems.append(Problem(file, mark.line, mark.column, (), "policy/two-of-a-name", message))
                 continue
-            compiled = {}
+            compiled: dict[str, Any] = {}
             for key in ("when", "require"):
                 try:
                     text = getattr(spec, key)
@@ -183,7 +237,7 @@ def read(file: str, content: bytes, approvals: Iterable[str] = ()) -> Policy:
                     path = ("policies", number, key)
                     problems.append(Problem(file, at.line, at.column, path, "policy/expression", message))
             if len(compiled) == 2:
-                rules.append(Rule(spec, file, mark.line, **compiled))
+                rules.append(Rule(spec, file, mark.line, compiled["when"], compiled["require"]))
     return Policy(tuple(rules), tuple(problems), approvals=frozenset(approvals))
 
 
@@ -244,10 +298,61 @@ def _cel() -> Any:
 
 def _compiled(expression: str) -> Any:
     try:
-        return _cel().compile(expression)
+        compiled = _cel().compile(expression)
     except ValueError as error:
+        if "Recursion limit" in str(error):
+            raise _FailedError("too many brackets are in one another") from None
         words = (str(error).partition("Syntax error: ")[2] or str(error)).partition("expecting")[0]
         raise _FailedError(_short(words)) from None
+    _refuse_costly(expression)
+    return compiled
+
+
+#: The loops of CEL: each goes through a list or a map, and none of a spec has more than 500 entries.
+_MACROS = frozenset({"all", "exists", "exists_one", "existsOne", "map", "filter"})
+#: How many of them an expression may have; how many in, or after, one another; and how many sums beside them, which
+#: make lists longer. So an evaluation looks at some millions of entries at most: seconds, and not hours.
+_MOST_MACROS, _DEEPEST, _MOST_SUMS = 16, 2, 32
+#: The lexical grammar of CEL, for what has compiled: text is left out, and so are comments.
+_TOKENS = re.compile(
+    r"""//[^\n]*"""
+    r"""|[bB]?[rR][bB]?(?:\"{3}[\s\S]*?\"{3}|'{3}[\s\S]*?'{3}|"[^"\n]*"|'[^'\n]*')"""
+    r"""|[bB]?(?:\"{3}(?:\\[\s\S]|[^\\])*?\"{3}|'{3}(?:\\[\s\S]|[^\\])*?'{3})"""
+    r"""|[bB]?(?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
+    r"""|(?P<word>\w+|[^\s\w])"""
+)
+
+
+def _refuse_costly(expression: str) -> None:
+    """Refuses loops that are in, or after, one another, deeper than `[1, 2].all(x, [1, 2].all(y, ...))`.
+
+    Each of them multiplies what an evaluation costs, or how large its values grow.
+    """
+    words = [found["word"] for found in _TOKENS.finditer(expression) if found["word"]]
+    enclosing: list[tuple[int, int, bool]] = []
+    #: The macros that the operand is made of which is being read, and any other one in the same brackets.
+    here = beside = deepest = 0
+    macros, name = 0, ""
+    for word in words:
+        if word in "([{":
+            is_macro = word == "(" and name in _MACROS
+            enclosing.append((here, beside, is_macro))
+            macros += is_macro
+            here = beside = 0
+        elif word in ")]}":
+            inner = max(here, beside)
+            here, beside, is_macro = enclosing.pop()
+            here = max(here, inner) + is_macro
+            deepest = max(deepest, here)
+        elif not (word[0].isalnum() or word[0] in "_.") or word == "in":
+            here, beside = 0, max(here, beside)
+        name = word
+    if deepest > _DEEPEST:
+        raise _FailedError(f"more than {_DEEPEST} loops (all, exists, map, filter) are in or after one another")
+    if macros > _MOST_MACROS:
+        raise _FailedError(f"it has more than {_MOST_MACROS} loops (all, exists, map, filter)")
+    if macros and words.count("+") > _MOST_SUMS:
+        raise _FailedError(f"it has loops, and more than {_MOST_SUMS} sums")
 
 
 def _true(expression: Any, variables: Mapping[str, Any]) -> bool:

@@ -347,7 +347,8 @@ def _plan(
         planned = plan.approved(planned, request.approved)
     judged, broken = request.rules.judge(planned.changes, catalog)
     planned = replace(planned, changes=judged)
-    report = Report(tuple(sorted((*problems, *broken))), planned, trouble=tuple(trouble))
+    told = policy.summed((*problems, *broken, *request.rules.problems))
+    report = Report(told, planned, trouble=tuple(trouble))
     return _Planned(report, tuple(stands), recall.facts)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from reconciler import desired, effects, plan, policy, queries
 from reconciler.desired import Rendered
-from reconciler.offline import notes_of
+from reconciler.offline import NO_RULES, Rules, notes_of
 from reconciler.plan import Beside, Change, Guard, Observed, Predicted, Wanted
 from reconciler.policy import Policy
 from reconciler.report import Base, Effect, Report, Topic
@@ -24,7 +24,7 @@ from reconciler.source import checkout, files
 from reconciler.source.files import Files
 from reconciler.specs.index import Index
 from renderers.catalog import Catalog, Facts, promotion_order
-from renderers.manifest import Body, Manifest
+from renderers.manifest import Body, Manifest, Origin
 from schemas.problem import Problem
 
 
@@ -33,15 +33,19 @@ def preview(
     ref: str,
     head: str | None = None,
     only: Collection[str] = (),
-    rules: Policy = policy.NONE,
+    rules: Rules = NO_RULES,
 ) -> Report:
     """What the specs change, compared with the commit where they parted from `ref`; `only` in these environments.
 
     `head` is a commit; without it, the files as they are now. What is wrong with the base is told and stops nothing:
-    what cannot be read there is taken for not being there. Raises `checkout.CheckoutError`.
+    what cannot be read there is taken for not being there. The rules are those of the head, and of the base those that
+    the head changes or removes: nobody gets around a rule with the change that breaks it. Rules outside of the
+    repository are as they are now. Raises `checkout.CheckoutError`, NoEnvironmentError.
     """
-    sides = checkout.sides(paths, ref, head)
-    return Review(sides.base, sides.head or files.read(paths), ref, sides.commit, rules).report(only)
+    sides = checkout.sides(paths, ref, head, beside=rules.places)
+    of_base = _of_base(sides, rules)
+    of_head = _read(sides.beside.head, rules) if sides.beside is not None and head is not None else rules.read()
+    return Review(sides.base, sides.head or files.read(paths), ref, sides.commit, of_head, before=of_base).report(only)
 
 
 def follow(
@@ -49,31 +53,69 @@ def follow(
     ref: str | None,
     only: Collection[str],
     changes: Iterable[object],
-    rules: Policy = policy.NONE,
+    rules: Rules = NO_RULES,
 ) -> Iterator[tuple[Report, float]]:
     """`preview`, and again after each of the changes, with the seconds that it took: as specs are written.
 
     Without `ref`, the base is what the files were in the beginning.
     """
     began = time.perf_counter()
-    sides = checkout.sides(paths, ref) if ref is not None else None
-    head = files.read(paths)
-    base = sides.base if sides is not None else head
-    review = Review(base, head, ref or "", sides.commit if sides is not None else "", rules)
+    sides = checkout.sides(paths, ref, beside=rules.places) if ref is not None else None
+    head, asked = files.read(paths), rules.read()
+    base, commit = (sides.base, sides.commit) if sides is not None else (head, "")
+    of_base = _of_base(sides, rules) if sides is not None else asked
+    review = Review(base, head, ref or "", commit, asked, before=of_base)
     yield review.report(only), time.perf_counter() - began
     for _ in changes:
         began = time.perf_counter()
-        review.update(files.read(paths))
+        head, before, asked = files.read(paths), asked, rules.read()
+        if _is_alike(asked, before):
+            review.update(head)
+        else:
+            review = Review(base, head, ref or "", commit, asked, before=of_base)
         yield review.report(only), time.perf_counter() - began
 
 
-class Review:
-    """The specs of a base and of a head. The head may go on; each report costs what differs."""
+def _of_base(sides: checkout.Sides, rules: Rules) -> Policy:
+    return _read(sides.beside.base, rules) if sides.beside is not None else rules.read()
 
-    def __init__(self, base: Files, head: Files, ref: str, commit: str, rules: Policy = policy.NONE) -> None:
+
+def _read(file: tuple[str, bytes] | None, rules: Rules) -> Policy:
+    return policy.read(*file, rules.approvals) if file is not None else policy.NONE
+
+
+def _is_alike(rules: Policy, others: Policy) -> bool:
+    """Whether two readings are of the same file. What is compiled is another thing each time."""
+    one, other = ([(rule.spec, rule.line) for rule in read.rules] for read in (rules, others))
+    return one == other and rules.problems == others.problems
+
+
+class NoEnvironmentError(Exception):
+    """Neither side has an environment that was asked for: a sentence."""
+
+
+class Review:
+    """The specs of a base and of a head. The head may go on; each report costs what differs.
+
+    `before` are the rules of the base.
+    """
+
+    def __init__(
+        self,
+        base: Files,
+        head: Files,
+        ref: str,
+        commit: str,
+        rules: Policy = policy.NONE,
+        *,
+        before: Policy | None = None,
+    ) -> None:
         self._base, self._head, self._ref, self._commit = base, head, ref, commit
+        before = rules if before is None else before
+        self._of_rules = tuple(_effects(before, rules))
+        self._broken_before = tuple(problem for problem in before.problems if problem.severity == "error")
         # A spec that breaks a rule is shown with what it would do: that is what the rule is about.
-        self._rules = replace(rules, enforce=False)
+        self._rules = replace(rules.beside(before), enforce=False)
         self._index = Index(self._content, queries.check, self._rules.check)
         self._index.replace(head.content)
         self._of_base: tuple[frozenset[str], tuple[Rendered, ...]] | None = None
@@ -85,14 +127,19 @@ class Review:
         self._index.update(changed)
 
     def report(self, only: Collection[str] = ()) -> Report:
-        """What the head changes, `only` in these environments."""
+        """What the head changes, `only` in these environments. Raises NoEnvironmentError."""
         index, base, head = self._index, self._base, self._head
         differing = _differing(base.content, head.content)
         # The way there says which models are concerned, and the index ends where it was.
         changed = index.update({name: base.content.get(name) for name in differing})
         before = _Side(index.catalog, tuple(sorted((*base.problems, *index.problems))))
         index.update({name: head.content.get(name) for name in differing})
-        after = _Side(index.catalog, tuple(sorted((*head.problems, *index.problems, *self._rules.problems))))
+        after = _Side(index.catalog, tuple(sorted((*head.problems, *index.problems))))
+        known = {*before.catalog.environments, *after.catalog.environments}
+        if unknown := sorted(set(only) - known):
+            raise NoEnvironmentError(
+                f"there is no valid environment {unknown[0]!r}; there are: {', '.join(sorted(known))}"
+            )
         models = changed.models
         if models is None:
             models = frozenset({"", *_models(before.catalog), *_models(after.catalog)})
@@ -106,18 +153,25 @@ class Review:
         changes, guards = _planned(before, after, models, only)
         notes = notes_of(unit for unit in after.units if _is_meant(unit.environment, only))
         done = effects.between(_part(before.catalog, models), _part(after.catalog, models))
-        found = (*unread, *(one for one in done if one.environment not in lost))
+        found = (*self._of_rules, *unread, *(one for one in done if one.environment not in lost))
         judged, broken = self._rules.judge(changes, after.catalog)
         return Report(
-            problems=tuple(sorted((*after.problems, *broken))),
+            problems=policy.summed((*after.problems, *broken, *self._rules.problems)),
             plan=plan.assemble(judged, notes, guards),
-            base=Base(self._ref, self._commit, tuple(differing), before.errors),
+            base=Base(self._ref, self._commit, tuple(differing), (*before.errors, *self._broken_before)),
             effects=tuple(one for one in found if _is_meant(one.environment, only)),
         )
 
     def _content(self, name: str) -> bytes:
         """A file that no update is about: it is the same on both sides."""
         return self._head.content[name]
+
+
+def _effects(before: Policy, after: Policy) -> Iterator[Effect]:
+    """What becomes of the rules themselves."""
+    for words, rule in policy.differing(before, after):
+        origin = Origin(rule.file, rule.line, "policy", rule.spec.name) if rule is not None else None
+        yield Effect("", "", Topic.GATE, words, origin)
 
 
 def _unread(before: Catalog, after: _Side) -> Iterator[Effect]:

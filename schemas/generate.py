@@ -16,12 +16,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from schemas import audience, automation, autoscaling, build, document, environment, resources, variation
+from schemas import audience, automation, autoscaling, build, document, environment, policy, resources, variation
 from schemas.base import SpecModel
 from schemas.document import KINDS, Document
 
 #: Where the types are.
-MODULES = (resources, autoscaling, audience, environment, build, variation, automation, document)
+MODULES = (resources, autoscaling, audience, environment, build, variation, automation, document, policy)
 FOLDER = Path(__file__).parent
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 #: Names the schema; nothing is ever fetched from there.
@@ -110,10 +110,11 @@ def _tidy(node: Any) -> None:
 
 
 def files() -> dict[str, str]:
-    """File name -> text of every schema: the whole document's, and one per kind."""
+    """File name -> text of every schema: the whole document's, one per kind, and that of a file of policies."""
     _describe()
     schemas = {"document": json_schema(Document, "document")}
     schemas |= {word: json_schema(model, word) for word, model in KINDS.values()}
+    schemas["policy"] = json_schema(policy.Policies, "policy")
     return {f"{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
 
 

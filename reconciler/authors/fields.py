@@ -155,6 +155,13 @@ def kinds() -> dict[str, Field]:
     return {_one_of(kind.name): Field((_one_of(kind.name),), {**kind.schema["items"]}) for kind in spec.fields}
 
 
+@lru_cache(maxsize=1)
+def policy() -> Field:
+    """A rule of an organisation. It is in a file of its own, and no part of the document."""
+    loaded: dict[str, Any] = json.loads((resources(schemas) / "policy.schema.json").read_bytes())
+    return Field(("policy",), loaded["$defs"]["Policy"])
+
+
 def is_path(text: str) -> bool:
     """Whether a text begins as the path of a field does: with a kind, or with the document. A promotion of a model
     that is called like a kind is none: it ends with a build and an attempt.
@@ -162,7 +169,7 @@ def is_path(text: str) -> bool:
     steps = _steps(text)
     if not steps or re.search(r"\.[0-9a-f]{8}-[0-9]+$", text):
         return False
-    return steps[0] in ("document", "api_version", "spec") or _one_of(steps[0]) in kinds()
+    return steps[0] in ("document", "api_version", "spec", "policy") or _one_of(steps[0]) in kinds()
 
 
 def find(text: str) -> Field:
@@ -173,7 +180,7 @@ def find(text: str) -> Field:
     steps = [step for step in _steps(text) if step not in ("document", "spec")]
     if not steps:
         return document().step("spec") or field if _steps(text) == ["spec"] else field
-    known = {**kinds(), "api_version": document().step("api_version")}
+    known = {**kinds(), "api_version": document().step("api_version"), "policy": policy()}
     first = known.get(_one_of(steps[0]))
     if first is None:
         raise NoFieldError(_no_kind(steps[0], list(known)))

@@ -37,7 +37,7 @@ from reconciler.cli.common import (
     mirrors_of,
     now,
     paths_of,
-    policy_of,
+    rules_of,
     warn,
     write,
     write_lines,
@@ -47,6 +47,7 @@ from reconciler.cli.printing import print_end, print_problems, print_report
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from reconciler.offline import Rules
     from reconciler.plan import Plan
     from reconciler.policy import Policy
     from reconciler.reconcile import Request
@@ -138,13 +139,14 @@ def reconcile(
         fail("--watch goes with --dry-run, on a terminal and without a cluster", code=1)
     if context is not None and kubeconfig is None:
         fail("--context goes with --kubeconfig; an environment names its own in data_plane", code=1)
-    rules = policy_of(policy, approve or ())
+    places = rules_of(policy, approve or ())
     if watch:
-        _watch(file, base, environment, rules)
+        _watch(file, base, environment, places)
     if base is not None:
-        report = _review(file, base, head, environment, rules)
+        report = _review(file, base, head, environment, places)
         print_report(report, output, detailed=detailed_exitcode)
         _end(report, detailed=detailed_exitcode)
+    rules = places.read()
     if dry_run and not (live or kubeconfig):
         from reconciler import offline
 
@@ -185,9 +187,10 @@ def validate(file: Paths = None, *, output: Output = Format.TEXT, policy: Policy
     from reconciler import offline
     from reconciler.report import Report
 
-    loaded = offline.load(paths_of(file), policy_of(policy))
+    rules = rules_of(policy).read()
+    loaded = offline.load(paths_of(file), rules)
     # What no single spec can know: whether it can be rendered, and whether two of them want one object.
-    report = Report(offline.preview(loaded).problems)
+    report = Report(tuple(sorted((*offline.preview(loaded).problems, *rules.problems))))
     print_problems(report, output, loaded.catalog)
     _end(report)
 
@@ -231,13 +234,14 @@ def render(
         "                                           # yaml-language-server: $schema=../trueup.schema.json",
         "reconcile schema --modeline                that line, for the schema of this installation",
         "reconcile schema plan                      what `reconcile -o json` prints",
+        "reconcile schema policy --modeline         the line for .trueup-policy.yaml",
         "reconcile schema --crds | kubectl apply --server-side -f -",
         codes="0 printed, 1 there is no such kind",
     )
 )
 def schema(
     kind: Annotated[
-        str, typer.Argument(help="document, environment, build, variation, audience, automation or plan.")
+        str, typer.Argument(help="document, environment, build, variation, audience, automation, policy or plan.")
     ] = ("document"),
     *,
     crds: Annotated[
@@ -258,7 +262,7 @@ def schema(
         write(machine.manifests(ledger.definitions(), "yaml"))
         return
     known = {"plan": machine.SCHEMA_FILE}
-    for name in ("document", "environment", "build", "variation", "audience", "automation"):
+    for name in ("document", "environment", "build", "variation", "audience", "automation", "policy"):
         known[name] = files("schemas") / f"{name}.schema.json"
     if kind not in known:
         fail(f"there is no kind {kind!r}; there are {', '.join(known)}", code=1)
@@ -371,7 +375,7 @@ def _request(
     return Request(paths_of(files), home, only, lifted, mirrors_of(mirrors), wait_s, rules)
 
 
-def _watch(files: list[Path] | None, base: str | None, environments: list[str] | None, rules: Policy) -> NoReturn:
+def _watch(files: list[Path] | None, base: str | None, environments: list[str] | None, rules: Rules) -> NoReturn:
     """A screen after each save: what is wrong, and what has changed since the base, or since it began."""
     from reconciler import review
     from reconciler.report import text
@@ -379,12 +383,13 @@ def _watch(files: list[Path] | None, base: str | None, environments: list[str] |
     from reconciler.source.watch import changes
 
     paths, screen = paths_of(files), sys.stdout.isatty()
+    saved = changes(paths, rules.places)
     try:
-        for report, seconds in review.follow(paths, base, environments or (), changes(paths), rules):
+        for report, seconds in review.follow(paths, base, environments or (), saved, rules):
             write("\x1b[2J\x1b[H" if screen else "")
             write_lines(text.report(report, width=columns(), color=colors(sys.stdout)))
             write(f"{now():%H:%M:%S}  planned in {seconds * 1000:.0f} ms; watching {', '.join(map(str, paths))}\n")
-    except (checkout.CheckoutError, OSError) as error:
+    except (checkout.CheckoutError, review.NoEnvironmentError, OSError) as error:
         fail(str(error), code=1)
     except KeyboardInterrupt:
         pass
@@ -392,7 +397,7 @@ def _watch(files: list[Path] | None, base: str | None, environments: list[str] |
 
 
 def _review(
-    files: list[Path] | None, base: str, head: str | None, environments: list[str] | None, rules: Policy
+    files: list[Path] | None, base: str, head: str | None, environments: list[str] | None, rules: Rules
 ) -> Report:
     from reconciler import review
     from reconciler.source import checkout
@@ -401,7 +406,7 @@ def _review(
         return review.preview(paths_of(files), base, head, environments or (), rules)
     except checkout.TooShallowError as error:
         fail(str(error), code=3)
-    except checkout.CheckoutError as error:
+    except (checkout.CheckoutError, review.NoEnvironmentError) as error:
         fail(str(error), code=1)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from reconciler.clusters import Clusters
-    from reconciler.policy import Policy
+    from reconciler.offline import Rules
 
 
 def epilog(*examples: str, codes: str) -> str:
@@ -90,24 +90,18 @@ Mirrors = Annotated[
 PolicyFile = Annotated[
     Path | None,
     typer.Option(
-        "--policy", help="Rules of your own, in CEL. Default: .trueup-policy.yaml, if it is there.", metavar="PATH"
+        "--policy", help="Rules of your own, in CEL. Default: .trueup-policy.yaml, here or above.", metavar="PATH"
     ),
 ]
 
 
-def policy_of(given: Path | None, approvals: Iterable[str] = ()) -> Policy:
-    """The rules of the organisation; none where no file was named and the usual one is not there."""
-    from reconciler import policy
-    from reconciler.source import files
+def rules_of(given: Path | None, approvals: Iterable[str] = ()) -> Rules:
+    """Where the rules of the organisation are."""
+    from reconciler import offline
 
-    path = given or Path(policy.FILE)
-    if given is None and not path.is_file():
-        return policy.NONE
-    found = files.read([path])
-    for problem in found.problems:
-        fail(f"{problem.file}: {problem.message}", code=1)
-    ((name, content),) = found.content.items()
-    return policy.read(name, content, approvals)
+    if given is not None and not given.is_file():
+        fail(f"there is no file {given}", code=1)
+    return offline.rules_of(given, approvals)
 
 
 def home_of(given: Path | None) -> Path:

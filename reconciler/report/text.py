@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from posixpath import commonprefix
 from typing import Any
 
 from reconciler.diff import FieldChange
 from reconciler.plan import SUSPENDED, Change, Guard, Op, Plan
 from reconciler.report import Base, Done, Effect, Outcome, Report, Told, Topic, Trouble
 from reconciler.report.columns import width_of, wrap
+from reconciler.report.shortened import shortened
 from schemas.problem import Problem
 
 #: Sign and colour (ANSI SGR) of each operation.
@@ -256,22 +256,12 @@ def _field(field: FieldChange, *, width: int, color: bool) -> Iterator[str]:
 def values(field: FieldChange) -> tuple[str | None, str | None]:
     """The old and the new value, each on one line, clean; of long ones, a part with what differs. None is absent."""
     old, new = (None if value is None else _one_line(value) for value in field[1:])
-    if old is None or new is None or max(len(old), len(new)) <= _VALUE_LIMIT:
-        return _cut(old), _cut(new)
-    start = max(0, len(commonprefix((old, new))) - _VALUE_LIMIT // 4)
-    return _cut(old, start), _cut(new, start)
+    return shortened(old, new, _VALUE_LIMIT)
 
 
 def _one_line(value: Any) -> str:
     is_text = isinstance(value, str) and value
     return clean(value if is_text else json.dumps(value, ensure_ascii=False, separators=(",", ":")))
-
-
-def _cut(text: str | None, start: int = 0) -> str | None:
-    if text is None or (start == 0 and len(text) <= _VALUE_LIMIT):
-        return text
-    end = start + _VALUE_LIMIT
-    return f"{'…' if start else ''}{text[start:end]}{'…' if end < len(text) else ''} ({len(text)} characters)"
 
 
 def _by_environment(changes: Iterable[Change], plan: Plan) -> Iterator[tuple[str, list[Change]]]:

@@ -36,20 +36,38 @@ class TooShallowError(CheckoutError):
     """The clone has too little of the history."""
 
 
+class Beside(NamedTuple):
+    """A file beside the specs, at both commits: the first that is there of those that were asked for.
+
+    None: there is none. That of a head without a commit is on disk, and not here.
+    """
+
+    base: tuple[str, bytes] | None
+    head: tuple[str, bytes] | None
+
+
 class Sides(NamedTuple):
     """The spec files of a base, and of a head where that is a commit as well."""
 
     commit: str  #: of the base
     base: Files
     head: Files | None
+    beside: Beside | None = None  #: None: what was asked for is not in the repository
 
 
-def sides(paths: Sequence[Path], ref: str, head: str | None = None, limits: Limits = DEFAULT_LIMITS) -> Sides:
+def sides(
+    paths: Sequence[Path],
+    ref: str,
+    head: str | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+    beside: Sequence[Path] = (),
+) -> Sides:
     """The spec files of these paths, as they were where the history of `ref` and that of `head` parted.
 
     A file has the same name on both sides, the one that `files.read` gives it. `ref` is whatever git takes for a
     commit, and the name of a branch of `origin`, as a CI job has it. Without `head`, the work tree is the head: its
     history is HEAD's, and its files are not read here. A path that a commit does not have is a problem of its `Files`.
+    `beside` is another file, at the first of these places.
 
     Raises CheckoutError where there is no such commit, no repository, or a path is outside of it; TooShallowError.
     """
@@ -66,8 +84,13 @@ def sides(paths: Sequence[Path], ref: str, head: str | None = None, limits: Limi
                 raise CheckoutError(message)
             ours, theirs = await _commits(place, head or "HEAD", ref)
             commit = await _parted(place, ref, ours, theirs)
-            base = await _files(place, commit, below, limits)
-            return Sides(commit, base, await _files(place, ours, below, limits) if head is not None else None)
+            files = await _files(place, commit, below, limits)
+            inside = [(path, _below(path, place)) for path in beside if _is_inside(path, place)]
+            other = await _first(place, commit, inside, limits)
+            if head is None:
+                return Sides(commit, files, None, Beside(other, None) if inside else None)
+            both = Beside(other, await _first(place, ours, inside, limits))
+            return Sides(commit, files, await _files(place, ours, below, limits), both if inside else None)
 
     try:
         with TemporaryDirectory(prefix="trueup-git-") as scratch:
@@ -133,9 +156,13 @@ def _below(path: Path, place: _Place) -> str:
     if place.top is None:
         return "" if path == Path() else path.as_posix()
     real = Path(os.path.realpath(path))
-    if not real.is_relative_to(place.top):
+    if not _is_inside(path, place):
         raise CheckoutError(f"{path} is outside of the repository {place.top}, so no commit of it has its specs")
     return "" if real == place.top else real.relative_to(place.top).as_posix()
+
+
+def _is_inside(path: Path, place: _Place) -> bool:
+    return place.top is None or Path(os.path.realpath(path)).is_relative_to(place.top)
 
 
 async def _parted(place: _Place, ref: str, ours: str, theirs: str) -> str:
@@ -180,6 +207,17 @@ async def _files(place: _Place, commit: str, below: Sequence[tuple[Path, str]], 
         content |= zip(_named(path, inside, found.content), found.content.values(), strict=True)
         problems += list(found.problems)
     return Files(dict(sorted(content.items())), tuple(sorted(set(problems))))
+
+
+async def _first(
+    place: _Place, commit: str, below: Sequence[tuple[Path, str]], limits: Limits
+) -> tuple[str, bytes] | None:
+    """The name and the content of the first of these files that a commit has."""
+    for path, inside in below:
+        found = await place.repository.read([f"{commit}:{inside}"], limits.file_bytes)
+        if found and found[0].kind == b"blob":
+            return path.as_posix(), found[0].content
+    return None
 
 
 def _named(path: Path, inside: str, names: Iterable[str]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler import review
+from reconciler import offline, policy, review
 from reconciler.plan import Op
 from reconciler.report import ExitCode, Report, exit_code
 from reconciler.source.checkout import CheckoutError, TooShallowError
@@ -175,14 +175,18 @@ def test_a_new_environment_is_told_with_all_that_comes_into_it(checkout: Path) -
     edit("- name: production", "- name: production\n  - name: lab", "environments.yaml")
     edit("environments: [production]", "environments: [lab, production]")
     report = compare()
-    assert "lab/: the environment is new" in said(report)
+    assert "lab/: the environment is new, on the embedded data plane of this machine" in said(report)
     assert "create Namespace/lab" in changed(report)
     assert not any("fraud" in one for one in (*said(report), *changed(report)))
 
 
 def test_only_the_environments_that_were_asked_for(checkout: Path) -> None:
+    edit("- name: production", "- name: production\n  - name: staging", "environments.yaml")
     edit("memory: 1Gi", "memory: 2Gi")
-    assert said(review.preview([Path("specs")], "main", None, ["staging"])) == []
+    (one,) = said(review.preview([Path("specs")], "main", None, ["staging"]))
+    assert one.startswith("staging/: the environment is new")
+    with pytest.raises(review.NoEnvironmentError, match="'prod'; there are: production, staging"):
+        review.preview([Path("specs")], "main", None, ["prod"])
 
 
 @pytest.mark.parametrize("ref", ["nope", "main~9", "main..change", "--output=x", "a b", "", ":specs", "refs/heads/"])
@@ -300,3 +304,74 @@ def test_the_variables_of_a_git_hook_do_not_lead_elsewhere(checkout: Path, monke
     monkeypatch.setenv("GIT_DIR", "/nowhere/.git")
     monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere/index")
     assert said(compare()) == ["production/churn: default: memory 1Gi -> 2Gi"]
+
+
+# -- the rules of an organisation -----------------------------------------------------------------------------------
+
+RULES = """\
+api_version: v1
+policies:
+- {name: memory, kind: variation, require: spec.deployment.memory != "3Gi", message: Not so much memory}
+"""
+
+
+@pytest.fixture
+def ruled(checkout: Path) -> Path:
+    """Main has a rule; the change, which has the rule as well, breaks it."""
+    git(checkout, "checkout", "-q", "main")
+    Path(policy.FILE).write_text(RULES)
+    commit(checkout, "a rule")
+    git(checkout, "checkout", "-q", "-B", "change")
+    edit("memory: 1Gi", "memory: 3Gi")
+    return checkout
+
+
+def ruled_by(given: Path | None = None, head: str | None = None) -> tuple[list[str], list[str]]:
+    """What becomes of rules, and the problems of those that are broken."""
+    report = review.preview([Path("specs")], "main", head, (), offline.rules_of(given))
+    effects = [one.text for one in report.effects if one.text.startswith("rule ")]
+    return effects, [problem.message for problem in report.problems]
+
+
+AS_BEFORE = "Not so much memory (production), as the base has the rule."
+
+
+def test_a_change_cannot_take_away_the_rule_that_it_breaks(ruled: Path) -> None:
+    assert ruled_by() == ([], ["Not so much memory (production)."])
+    Path(policy.FILE).unlink()
+    assert ruled_by() == (["rule memory is removed (Not so much memory)"], [AS_BEFORE])
+
+
+def test_the_rules_of_a_head_are_those_of_its_commit(ruled: Path) -> None:
+    Path(policy.FILE).write_text(RULES.replace("3Gi", "4Gi"))
+    commit(ruled, "another rule")
+    git(ruled, "checkout", "-q", "main")
+    effect = 'rule memory is changed: require spec.deployment.memory != "3Gi" -> spec.deployment.memory != "4Gi"'
+    assert ruled_by(head="change") == ([effect], [AS_BEFORE])
+    assert ruled_by() == ([], [])  # the files are main's
+
+
+def test_a_rule_is_found_from_a_folder_below(ruled: Path) -> None:
+    os.chdir("specs")
+    Path("..", policy.FILE).unlink()
+    report = review.preview([Path()], "main", None, (), offline.rules_of(None))
+    assert [problem.message for problem in report.problems] == [AS_BEFORE]
+
+
+def test_rules_outside_of_the_repository_are_those_of_both_sides(ruled: Path, tmp_path: Path) -> None:
+    (tmp_path / "rules.yaml").write_text(RULES.replace("memory,", "theirs,"))
+    assert ruled_by(tmp_path / "rules.yaml") == ([], ["Not so much memory (production)."])
+    commit(ruled, "more memory")
+    assert ruled_by(tmp_path / "rules.yaml", "change") == ([], ["Not so much memory (production)."])
+
+
+def test_what_is_wrong_with_the_rules_of_the_base_stops_nothing(ruled: Path) -> None:
+    git(ruled, "checkout", "-q", "-f", "main")
+    Path(policy.FILE).write_text("policies: [")
+    commit(ruled, "a broken rule")
+    git(ruled, "checkout", "-q", "-B", "change")
+    Path(policy.FILE).write_text(RULES)
+    report = review.preview([Path("specs")], "main", None, (), offline.rules_of(None))
+    assert report.problems == ()
+    assert report.base is not None
+    assert [problem.file for problem in report.base.problems] == [policy.FILE]

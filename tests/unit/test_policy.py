@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
-from reconciler import offline, policy, queries
+from reconciler import offline, policy, queries, review
+from reconciler.authors import fields
 from reconciler.plan import Op
+from reconciler.report import ExitCode, Topic, exit_code
 from reconciler.review import Review
 from reconciler.source.files import Files
+from reconciler.source.watch import changes
 from reconciler.specs import Loaded, parse
 from schemas.problem import Problem
 
@@ -119,7 +127,7 @@ def test_a_planned_change_is_held_and_told_at_the_spec_that_asks_for_it() -> Non
     assert problem.message == f"Too many pods (create {held} in production)."
 
 
-def review(asked: policy.Policy) -> tuple[list[str], set[str]]:
+def without_fraud(asked: policy.Policy) -> tuple[list[str], set[str]]:
     base = Files({name: text.encode() for name, text in SPECS.items()}, ())
     head = Files({name: text for name, text in base.content.items() if "fraud" not in name}, ())
     report = Review(base, head, "main", "c" * 40, asked).report()
@@ -128,10 +136,10 @@ def review(asked: policy.Policy) -> tuple[list[str], set[str]]:
 
 
 def test_a_deletion_needs_an_approval_of_the_organisations_own() -> None:
-    problems, _ = review(rules(NO_DELETION))
+    problems, _ = without_fraud(rules(NO_DELETION))
     assert len(problems) > 5
     assert problems[0].startswith("policy.yaml:3:1: Nothing is deleted without approval (delete ")
-    assert review(rules(NO_DELETION, approvals=["deletion"]))[0] == []
+    assert without_fraud(rules(NO_DELETION, approvals=["deletion"]))[0] == []
 
 
 def test_a_review_shows_what_breaks_a_rule_and_what_it_would_do() -> None:
@@ -174,6 +182,191 @@ def test_what_is_wrong_with_the_rules_is_told_at_its_place(text: str, told_of: s
     ],
 )
 def test_a_rule_that_has_no_answer_is_an_error_of_the_rule(require: str, why: str) -> None:
-    found = loaded(rules(f"- {{name: a, kind: build, require: {require!r}, message: Not so}}\n")).problems
-    assert len(found) == 2
-    assert all(problem.rule == "policy/failed" and why in problem.message for problem in found), told(found)
+    asked = rules(f"- {{name: a, kind: build, require: {require!r}, message: Not so}}\n")
+    (found,) = policy.summed(loaded(asked).problems)
+    assert found.rule == "policy/failed"
+    assert why in found.message
+    assert found.message.startswith("policy/a cannot be asked of build churn-1: ")
+    assert found.message.endswith("; nor of 1 more.")  # once, however many specs it was asked of
+
+
+# -- what an expression may cost ------------------------------------------------------------------------------------
+
+
+def within(depth: int, macro: str = "all") -> str:
+    """Loops over ten numbers, one in another."""
+    inner = "true" if depth == 0 else within(depth - 1, macro)
+    return f"[0, 1, 2, 3, 4, 5, 6, 7, 8, 9].{macro}(x{depth}, {inner})" if depth else inner
+
+
+@pytest.mark.parametrize(
+    ("require", "why"),
+    [
+        (within(8), "more than 2 loops"),  # 10 ** 8 steps, in which nothing could interrupt it
+        (within(3, "exists_one") + " || true", "more than 2 loops"),
+        ("[[1]]" + ".map(l, l + l)" * 250 + ".size() == 1", "more than 2 loops"),  # a list of 2 ** 250
+        ('("[(" == "a.all(" ? [[1]] : [[2]].map(a, a + a))[0].map(b, [b].map(c, [c].map(d, d))) == []', "2 loops"),
+        ("[1] // (\n . map // )\n (a, [a].map(b, [b].map(c, c))) == []", "more than 2 loops"),
+        (r"""r'\' != '"' && [1].all(a, [1].all(b, [1].all(c, '''it's(''' != ')')))""", "more than 2 loops"),
+        (" && ".join([within(1)] * 17), "more than 16 loops"),
+        ("[[1]].map(l, l" + " + l" * 33 + ").size() == 1", "more than 32 sums"),
+        ("(" * 2046 + "true" + ")" * 2046, "too many brackets"),
+        ("[" * 2000 + "]" * 2000 + " == []", "too many brackets"),
+    ],
+)
+def test_an_expression_that_could_take_for_ever_is_refused_before_it_is_asked(require: str, why: str) -> None:
+    began = time.process_time()
+    asked = rules(f"- name: a\n  kind: build\n  message: Not so\n  require: {json.dumps(require)}\n")
+    assert time.process_time() - began < 5
+    assert asked.rules == ()
+    (problem,) = asked.problems
+    assert problem.rule == "policy/expression"
+    assert why in problem.message
+
+
+@pytest.mark.parametrize(
+    "require",
+    [
+        within(2),
+        'spec.tags.filter(tag, tag != "").all(tag, size(tag) < 64)',
+        'has(spec.tags) && spec.tags.all(a, true) && !spec.tags.exists(b, b == "x.all(y.all(z.all(")',
+        '"all(" in spec.tags.map(tag, tag + "(") || true',
+        " + ".join(["1"] * 100) + " == 100",
+    ],
+)
+def test_rules_as_people_write_them_are_not(require: str) -> None:
+    asked = rules(f"- name: a\n  kind: build\n  message: Not so\n  require: {json.dumps(require)}\n")
+    assert told(asked.problems) == []
+    assert all(problem.rule == "policy/a" for problem in loaded(asked).problems)
+
+
+# -- the rules of a base ---------------------------------------------------------------------------------------------
+
+WEAKER = TWO_PODS.replace(">= 2", ">= 1")
+
+
+def compared(before: policy.Policy, after: policy.Policy) -> tuple[list[str], list[str]]:
+    """What is told of the rules, and what is wrong, where fraud is new."""
+    base = Files({name: text.encode() for name, text in SPECS.items() if "fraud" not in name}, ())
+    head = Files({name: text.encode() for name, text in SPECS.items()}, ())
+    report = Review(base, head, "main", "c" * 40, after, before=before).report()
+    return [one.text for one in report.effects if one.topic is Topic.GATE], told(report.problems)
+
+
+@pytest.mark.parametrize(
+    ("after", "effect"),
+    [
+        (rules(), "rule two-pods is removed (Production needs at least two pods)"),
+        (
+            rules(WEAKER),
+            (
+                "rule two-pods is changed: "
+                "require spec.deployment.number_of_pods >= 2 -> spec.deployment.number_of_pods >= 1"
+            ),
+        ),
+        (
+            rules(TWO_PODS, "  severity: warning\n"),
+            "rule two-pods is changed: severity error -> warning",
+        ),
+    ],
+)
+def test_who_weakens_a_rule_is_still_judged_by_it(after: policy.Policy, effect: str) -> None:
+    effects, problems = compared(rules(TWO_PODS), after)
+    assert effects == [effect]
+    as_before = "Production needs at least two pods (production), as the base has the rule."
+    assert any(as_before in problem for problem in problems)
+
+
+def test_a_new_rule_is_told_of_and_counts() -> None:
+    effects, problems = compared(rules(), rules(TWO_PODS))
+    assert effects == ["rule two-pods is new (Production needs at least two pods)"]
+    assert len(problems) == 1
+
+
+def test_a_rule_that_both_have_is_told_of_once_wherever_it_stands_in_the_file() -> None:
+    effects, problems = compared(rules(TWO_PODS), rules(NO_DELETION, TWO_PODS))
+    assert effects == ["rule no-deletion is new (Nothing is deleted without approval)"]
+    assert len(problems) == 1
+
+
+# -- the file of rules -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A repository with the specs, in the current folder."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "specs").mkdir()
+    for name, text in SPECS.items():
+        (tmp_path / name).write_text(text)
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    yield tmp_path
+    os.chdir(before)
+
+
+def test_the_rules_at_the_root_of_the_repository_hold_in_every_folder_of_it(folder: Path) -> None:
+    Path(policy.FILE).write_text(f"api_version: v1\npolicies:\n{TWO_PODS}")
+    os.chdir("specs")
+    assert [rule.spec.name for rule in offline.rules_of(None).read().rules] == ["two-pods"]
+    (folder / ".git").rmdir()
+    assert offline.rules_of(None).read() == policy.NONE  # what is above may be anybody's
+
+
+@pytest.mark.parametrize("text", ["policies: [", f"api_version: v1\npolicies:\n{TWO_PODS}{TWO_PODS}"])
+def test_what_is_wrong_with_the_file_of_rules_is_no_reason_to_leave_specs_out(folder: Path, text: str) -> None:
+    Path(policy.FILE).write_text(text.replace("production", "nowhere"))
+    asked = offline.rules_of(None).read()
+    found = offline.load([Path("specs")], asked)
+    assert found.problems == ()
+    report = offline.preview(found, (), asked)
+    assert [problem.file for problem in report.problems] == [policy.FILE]
+    assert exit_code(report) is ExitCode.SPECS
+    assert report.plan is not None
+    assert report.plan.changes
+
+
+def test_a_broken_file_of_rules_hides_no_deletion_from_a_review() -> None:
+    problems, _ = without_fraud(rules("- ["))
+    assert len(problems) == 1
+    base = Files({name: text.encode() for name, text in SPECS.items()}, ())
+    head = Files({name: text for name, text in base.content.items() if "fraud" not in name}, ())
+    report = Review(base, head, "main", "c" * 40, rules("- [")).report()
+    assert report.plan is not None
+    assert any(change.op is Op.DELETE for change in report.plan.changes)
+
+
+def test_who_watches_sees_a_rule_as_soon_as_it_is_written(folder: Path) -> None:
+    def saved() -> Iterator[None]:
+        Path(policy.FILE).write_text(f"api_version: v1\npolicies:\n{TWO_PODS}")
+        yield
+        Path("specs/fraud.yaml").write_text(SPECS["specs/fraud.yaml"].replace("number_of_pods: 1", "number_of_pods: 2"))
+        yield
+
+    reports = [report for report, _ in review.follow([Path("specs")], None, (), saved(), offline.rules_of(None))]
+    assert [len(report.problems) for report in reports] == [0, 1, 0]
+    assert reports[1].effects[0].text == "rule two-pods is new (Production needs at least two pods)"
+
+
+def test_a_file_of_rules_that_appears_above_the_specs_is_noticed(folder: Path) -> None:
+    done = Event()
+
+    def write() -> None:
+        number = 0
+        while not done.wait(0.05):
+            number += 1
+            (folder / policy.FILE).write_text(f"# {number}\n")
+
+    writer = Thread(target=write, daemon=True)
+    writer.start()
+    seen = changes([Path("specs")], [Path(policy.FILE)])
+    assert next(seen) is None
+    done.set()
+    writer.join()
+
+
+def test_a_field_of_a_rule_is_explained_as_one_of_a_spec_is() -> None:
+    field = fields.find("policy.require")
+    assert field.required
+    assert field.examples
+    assert "What must be true." in field.description
