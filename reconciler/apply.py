@@ -30,9 +30,10 @@ from reconciler.cluster import (
     Unauthorized,
     Unavailable,
     Writer,
+    is_ours,
 )
 from reconciler.inventory import Inventory, Place
-from reconciler.plan import Change, Observed, Op, Plan, Wanted
+from reconciler.plan import Change, InTheWay, Observed, Op, Plan, Predicted, Wanted
 from reconciler.readiness import Readiness, State
 from reconciler.report import Done, Outcome
 from renderers.build import FULL_ID
@@ -178,9 +179,10 @@ class _Run:
     def __post_init__(self) -> None:
         self.stored = self.target.observed.inventory
         for change in self.changes:
-            # A held deletion is in nobody's way, and neither is drift of what is there; anything else that is held is
-            # not as what needs it expects.
-            in_the_way = change.held and change.op is not Op.DELETE and not (change.drift and change.uid)
+            # A held deletion is in nobody's way, unless a route stays by it, and neither is drift of what is there;
+            # anything else that is held is not as what needs it expects.
+            stays = change.op is Op.DELETE and change.id.kind != "HTTPRoute"
+            in_the_way = change.held and not stays and not (change.drift and change.uid)
             if change.op in (Op.CONFLICT, Op.REFUSED) or in_the_way:
                 self.failed[change.id] = change.held or change.reason
 
@@ -259,9 +261,11 @@ class _Run:
         return Inventory(self.environment, places, finished, self._gone())
 
     def _gone(self) -> frozenset[ObjectId]:
-        """What somebody has deleted past Git, and is left so."""
+        """What somebody has deleted past Git, and is left so; of what nobody may look at now, as it was before."""
+        before = self.stored.gone if self.stored else frozenset()
         left_so = {change.id for change in self.changes if change.op is Op.CREATE and change.held == plan.REPORTED}
-        return self.target.observed.beside.gone | left_so
+        unseen = {change.id for change in self.changes if change.op is Op.REFUSED and change.id in before}
+        return self.target.observed.beside.gone | left_so | unseen
 
     def _unseen(self) -> frozenset[Place]:
         """Where nobody could look, what was there may still be: to be found by whoever may look again."""
@@ -314,7 +318,7 @@ class _Run:
                 message = "the old one is still being deleted; the next run goes on with it"
                 return self._leave(change, Outcome.WAITING, message)
             self._hand_over_replicas(change)
-            self._apply(change.id, self._guarded(change, change.manifest.body))
+            self._apply(change, self._guarded(change, change.manifest.body))
         except Stale:
             if not self._is_done(change):
                 message = "it has changed since it was looked at; the next run looks again"
@@ -354,21 +358,38 @@ class _Run:
         version = {"resourceVersion": live["metadata"]["resourceVersion"]}
         return body | {"metadata": body["metadata"] | version}
 
-    def _apply(self, target: ObjectId, body: Body) -> None:
+    def _apply(self, change: Change, body: Body) -> None:
         """Git wins over a person's tool, both in fields and in what it has put into lists."""
         writer = self.target.writer
         live: Body | None
+        if self._takes_over(change.id):
+            # Now, as ours beside theirs would be one rollout, and ours alone another.
+            live = writer.live(change.id)
+            if live is not None and body["metadata"].get("resourceVersion", _version(live)) == _version(live):
+                body = self._owned(live, body) or body
         try:
-            live = self._set(target, body)
+            live = self._set(change.id, body)
         except Invalid:
-            live = writer.live(target)
+            live = writer.live(change.id)
             if live is None or owners.taken_over(live, body, plan.is_human) is None:
                 raise
+        alone = self._owned(live, body)
+        if alone is not None:
+            self._set(change.id, alone)
+
+    def _takes_over(self, target: ObjectId) -> bool:
+        """Whether it was foreseen that something of a person's is in it."""
+        prediction = self.target.observed.predictions.get(target)
+        return isinstance(prediction, InTheWay) or (isinstance(prediction, Predicted) and bool(prediction.forced))
+
+    def _owned(self, live: Body, body: Body) -> Body | None:
+        """What is to be applied, once what goes from its lists is ours. None where there is no such thing."""
         managed_fields = owners.taken_over(live, body, plan.is_human)
-        if managed_fields is not None:
-            owned = writer.own(live, managed_fields)
-            version = {key: owned["metadata"][key] for key in ("resourceVersion",) if key in body["metadata"]}
-            self._set(target, body | {"metadata": body["metadata"] | version})
+        if managed_fields is None:
+            return None
+        version = _version(self.target.writer.own(live, managed_fields))
+        seen = {"resourceVersion": version} if "resourceVersion" in body["metadata"] else {}
+        return body | {"metadata": body["metadata"] | seen}
 
     def _set(self, target: ObjectId, body: Body) -> Body:
         try:
@@ -473,9 +494,12 @@ class _Run:
         if reason:
             return Done(change, Outcome.WAITING, reason)
         try:
-            return self._delete(change)
+            done = self._delete(change)
         except ApiError as error:
             return self._failure(change, error)
+        if done.outcome is Outcome.WAITING:
+            self.failed[change.id] = done.message
+        return done
 
     def _still_in_use(self, change: Change) -> str:
         """What serves goes when no route can name it any more, and its successor, if it has one, stands."""
@@ -547,9 +571,12 @@ class _Run:
 
 def _states_replicas(live: Body) -> bool:
     """Whether the number of pods is ours, by the server's own account."""
-    entries = live["metadata"].get("managedFields", ())
-    ours = [entry for entry in entries if entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"]
+    ours = filter(is_ours, live["metadata"].get("managedFields") or ())
     return any("f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {}) for entry in ours)
+
+
+def _version(body: Body) -> str:
+    return str(body["metadata"]["resourceVersion"])
 
 
 def _propagation(target: ObjectId) -> Literal["Foreground", "Background"]:

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from reconciler import inventory, owners
 from reconciler.cluster import (
-    FIELD_MANAGER,
     ApiError,
     DryRunUnsupported,
     FieldConflict,
@@ -25,6 +24,7 @@ from reconciler.cluster import (
     Terminating,
     WebhookFailed,
     is_of_one,
+    is_ours,
 )
 from reconciler.inventory import CONTENT_HASH, CorruptInventoryError, Inventory, Place
 from reconciler.plan import (
@@ -164,8 +164,9 @@ def judged(
     vanish and is there again is not what was there before. One with the label of another set is that set's. One that
     has its label was missed: lists may lag, and a server that has just begun does not know all its kinds yet.
 
-    `looked` is what places were seen to hold, filled here: who asks about many objects in turn looks there once, for
-    what comes meanwhile is mostly their own.
+    `looked` is what places were seen to hold, filled here: who asks about many objects in turn is shown all of a place
+    once, and then what is not theirs. Most of what comes meanwhile is, and need not be read; what a person makes
+    between two questions is a person's still.
     """
     refused: dict[ObjectId, Prediction] = {}
     for target in (manifest.id for manifest in manifests):
@@ -173,8 +174,8 @@ def judged(
             refused[target] = Refusal(why, infrastructure=True)
     manifests = [manifest for manifest in manifests if manifest.id not in refused]
     missing = [manifest for manifest in manifests if manifest.id not in seen.members]
-    strangers = _strangers(reader, missing, refused, pool, looked if looked is not None else {})
     ours = inventory.set_id(seen.environment)
+    strangers = _strangers(reader, missing, refused, pool, ours=ours, looked=looked if looked is not None else {})
     unlabelled = {t for t, body in strangers.items() if not _owner(body) and (t in seen.vanished or _was_applied(body))}
     lost = unlabelled | {t for t, body in strangers.items() if _owner(body) == ours}
     members = {**seen.members, **_found(reader, lost, refused, pool)}
@@ -207,18 +208,26 @@ def _predict(reader: Reader, body: Body, taken: tuple[tuple[str, str], ...] = ()
     """`taken`: (manager, field) of a person's tool, to be taken over."""
     try:
         stored = reader.predict(body, force=bool(taken))
-        added = tuple(one for one in owners.strangers(stored, body) if is_human(one.manager))
+        added = owners.leaving(stored, body, is_human)
         return Predicted(owners.without(stored, added), (*taken, *((one.manager, one.field) for one in added)))
     except FieldConflict as conflict:
         if taken or not all(gives_way(object_id(body), manager, path) for manager, path in conflict.conflicts):
             return Conflicted(conflict.conflicts)
         return _predict(reader, body, conflict.conflicts)
     except Invalid as invalid:
+        return _why_invalid(reader, body, invalid)
+    except _SAYS_NOTHING as error:
+        return Unverifiable(error.message)
+    except ApiError as error:
+        return _refusal(error)
+
+
+def _why_invalid(reader: Reader, body: Body, invalid: Invalid) -> Prediction:
+    """What could be done about it: that takes more questions, each of which may be refused as well."""
+    try:
         if invalid.immutable_only:
             return Immutable(invalid.message, _is_valid_as_new(reader, body))
         return _in_the_way(reader, body) or Refusal(invalid.message)
-    except _SAYS_NOTHING as error:
-        return Unverifiable(error.message)
     except ApiError as error:
         return _refusal(error)
 
@@ -226,11 +235,12 @@ def _predict(reader: Reader, body: Body, taken: tuple[tuple[str, str], ...] = ()
 def _in_the_way(reader: Reader, body: Body) -> InTheWay | Conflicted | None:
     """What others have put into the lists of an object, where that alone keeps the server from taking it."""
     live = reader.live(object_id(body))
-    items = [(one.manager, one.field) for one in owners.strangers(live, body)] if live is not None else []
-    if not items or not _is_valid_as_new(reader, body):
+    found = owners.strangers(live, body) if live is not None else ()
+    if live is None or not found or not _is_valid_as_new(reader, body):
         return None
-    others = tuple((manager, item) for manager, item in items if not is_human(manager))
-    return Conflicted(others) if others else InTheWay(tuple(items))
+    leaving = owners.leaving(live, body, is_human)
+    staying = tuple((one.manager, one.field) for one in found if one not in leaving)
+    return Conflicted(staying) if staying else InTheWay(tuple((one.manager, one.field) for one in leaving))
 
 
 def _predict_elsewhere(reader: Reader, manifest: Manifest) -> Prediction:
@@ -246,10 +256,15 @@ def _predict_elsewhere(reader: Reader, manifest: Manifest) -> Prediction:
 
 
 def _is_valid_as_new(reader: Reader, body: Body) -> bool:
-    """Whether the server would take the object under another name: then only immutability was in the way."""
+    """Whether the server would take the object under another name: then only what is there was in the way.
+
+    Raises `ApiError` where the cluster is lost.
+    """
     try:
         reader.predict(_elsewhere(body, body["metadata"].get("namespace", "")))
-    except ApiError:
+    except ApiError as error:
+        if not is_of_one(error):
+            raise
         return False
     return True
 
@@ -286,11 +301,13 @@ def _strangers(
     missing: Sequence[Manifest],
     refused: dict[ObjectId, Prediction],
     pool: Executor,
+    *,
+    ours: str,
     looked: dict[Place, list[Body]],
 ) -> dict[ObjectId, Body]:
     """Of the desired objects that are not members, those that exist all the same: of many, their metadata only.
 
-    Of which nobody can say whether they do, are `refused`.
+    Of which nobody can say whether they do, are `refused`. `ours` is the label of our set.
     """
     wanted = {manifest.id for manifest in missing}
     if len(wanted) <= _FEW:
@@ -298,13 +315,13 @@ def _strangers(
     places = sorted({inventory.place_of(target) for target in wanted})
 
     def listed(place: Place) -> list[Body]:
-        if place in looked:
-            return looked[place]
+        version, kind, namespace = place
+        before = [body for body in looked.get(place, ()) if _owner(body) == ours]
+        others = f"{inventory.PART_OF}!={ours}" if place in looked else ""
         try:
-            namespace = place.namespace or None
-            found = reader.list(place.api_version, place.kind, namespace=namespace, metadata_only=True).items
-            looked[place] = found
-            return found
+            found = reader.list(version, kind, namespace=namespace or None, labels=others, metadata_only=True).items
+            looked[place] = before + found
+            return looked[place]
         except KindMissing:
             return []
         except ApiError as error:
@@ -343,7 +360,7 @@ def _refusal(error: ApiError) -> Refusal:
 def _was_applied(body: Body) -> bool:
     """Whether fields of it are ours: what people make, or another program does, has none."""
     entries = body["metadata"].get("managedFields") or ()
-    return any(entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply" for entry in entries)
+    return any(map(is_ours, entries))
 
 
 def _owner(body: Body) -> str:

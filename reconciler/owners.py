@@ -16,18 +16,21 @@ for updates and one for applies, and no later apply could ever take one of them 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any, NamedTuple, TypeAlias
 
 import orjson
 
-from reconciler.cluster import FIELD_MANAGER
+from reconciler.cluster import FIELD_MANAGER, is_ours
 from renderers.manifest import Body
 
 #: Steps of the server's FieldsV1: `f:` and a field, `k:` and the key of an item as JSON. "." is the item itself.
 _Path: TypeAlias = tuple[str, ...]
 _Fields: TypeAlias = dict[str, Any]
+
+#: Of the parts of keys, those that the server adds where they are not stated.
+_DEFAULTS = {"protocol": "TCP"}
 
 
 class Stranger(NamedTuple):
@@ -47,8 +50,25 @@ def strangers(stored: Body, wanted: Body) -> tuple[Stranger, ...]:
     return tuple(
         Stranger(str(entry.get("manager", "")), path)
         for entry in stored["metadata"].get("managedFields") or ()
-        if not (_is_ours(entry) or entry.get("subresource"))
+        if not (is_ours(entry) or entry.get("subresource"))
         for path in _strange(entry.get("fieldsV1") or {}, wanted, ())
+    )
+
+
+def leaving(stored: Body, wanted: Body, gives_way: Callable[[str], bool]) -> tuple[Stranger, ...]:
+    """Those items of others that go when they are taken over from who gives way.
+
+    An item stays as long as anybody else owns something of it, be it a single field.
+    """
+    held = [
+        entry.get("fieldsV1") or {}
+        for entry in stored["metadata"].get("managedFields") or ()
+        if not (is_ours(entry) or gives_way(str(entry.get("manager", ""))))
+    ]
+    return tuple(
+        one
+        for one in strangers(stored, wanted)
+        if gives_way(one.manager) and not any(_has(fields, one.path) for fields in held)
     )
 
 
@@ -66,27 +86,23 @@ def without(body: Body, gone: tuple[Stranger, ...]) -> Body:
 
 
 def taken_over(stored: Body, wanted: Body, gives_way: Callable[[str], bool]) -> list[dict[str, Any]] | None:
-    """The managedFields by which the items of managers that give way are ours. None where there is no such item."""
-    paths = {(one.manager, one.path) for one in strangers(stored, wanted) if gives_way(one.manager)}
+    """The managedFields by which the items that are `leaving` are ours. None where there is no such item."""
+    paths = {(one.manager, one.path) for one in leaving(stored, wanted, gives_way)}
     if not paths:
         return None
     entries = deepcopy(stored["metadata"]["managedFields"])
-    ours = next((entry for entry in entries if _is_ours(entry)), None)
+    ours = next((entry for entry in entries if is_ours(entry)), None)
     if ours is None:
         ours = {"manager": FIELD_MANAGER, "operation": "Apply", "apiVersion": stored["apiVersion"]}
-        ours |= {"fieldsType": "FieldsV1", "fieldsV1": {}}
         entries.append(ours)
+    ours |= {"fieldsType": "FieldsV1", "fieldsV1": ours.get("fieldsV1") or {}}
     for entry in entries:
         if entry is ours or entry.get("subresource"):
             continue
         for manager, path in paths:
-            if manager == entry.get("manager") and (fields := _cut(entry["fieldsV1"], path)) is not None:
+            if manager == entry.get("manager") and (fields := _cut(entry.get("fieldsV1") or {}, path)) is not None:
                 _graft(ours["fieldsV1"], path, fields)
     return [entry for entry in entries if entry.get("fieldsV1")]
-
-
-def _is_ours(entry: Mapping[str, Any]) -> bool:
-    return entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
 
 
 def _strange(fields: _Fields, wanted: Any, path: _Path) -> Iterator[_Path]:
@@ -102,8 +118,18 @@ def _strange(fields: _Fields, wanted: Any, path: _Path) -> Iterator[_Path]:
 
 
 def _is(item: Any, step: str) -> bool:
-    """Whether an item has a key. What it does not state of it, the server adds: `protocol: TCP`."""
-    return isinstance(item, dict) and all(item.get(name, value) == value for name, value in _key(step).items())
+    """Whether an item has a key. A port that does not state its protocol is not the one of UDP."""
+    if not isinstance(item, dict):
+        return False
+    return all(item.get(name, _DEFAULTS.get(name)) == value for name, value in _key(step).items())
+
+
+def _has(fields: _Fields, path: _Path) -> bool:
+    for step in path:
+        if step not in fields:
+            return False
+        fields = fields[step]
+    return True
 
 
 def _key(step: str) -> dict[str, Any]:

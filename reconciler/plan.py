@@ -42,7 +42,7 @@ PRUNE_SHARE = 0.20
 PRUNE_FREE = 5
 
 #: Limits that no person can lift: what they wait for is another look.
-NEVER_LIFTED = frozenset({"prune/incomplete", "prune/rebuilt"})
+NEVER_LIFTED = frozenset({"prune/blind", "prune/incomplete", "prune/rebuilt"})
 
 PROTECTED_TEXT = "a protected variation would be removed, or its model's traffic moved"
 
@@ -368,10 +368,11 @@ def assemble(
 
 def approved(plan: Plan, approvals: Collection[str]) -> Plan:
     """The plan, with the limits lifted that a person has approved: what each of them holds, and nothing else."""
+    approvals = set(approvals) - {""}  # which would name all that nobody can approve
     lifted = {(guard.environment, guard.message) for guard in plan.guards if guard.approval in approvals}
     changes = tuple(replace(c, held="") if (c.environment, c.held) in lifted else c for c in plan.changes)
     left = [guard for guard in plan.guards if (guard.environment, guard.message) not in lifted]
-    unused = sorted(set(approvals) - {guard.approval for guard in plan.guards})
+    unused = sorted(approvals - {guard.approval for guard in plan.guards})
     if unused and left:
         remark = f" (what was approved is another plan: {', '.join(unused)})"
         held = {(guard.environment, guard.message) for guard in left}
@@ -534,10 +535,28 @@ def _deletions(wanted: Wanted, observed: Observed) -> list[Change]:
             target,
             observed.environment,
             uid=metadata.get("uid", ""),
-            held=observed.blind.get(inventory.place_of(target)) or _why_kept(target, metadata),
+            held=_why_kept(target, metadata),
         )
         deletions.append(change)
-    return deletions
+    return _behind_routes(deletions, observed)
+
+
+def _behind_routes(deletions: list[Change], observed: Observed) -> list[Change]:
+    """What stands behind a route stays as long as that does: it still gets requests."""
+    kept = {
+        model: f"{change.id} may still lead to it, and stays: {change.held}"
+        for change in deletions
+        if change.id.kind == "HTTPRoute" and change.held and (model := _model(change.id, observed))
+    }
+    return [
+        change if change.id.kind in ("Job", "HTTPRoute") else _held(change, kept.get(_model(change.id, observed), ""))
+        for change in deletions
+    ]
+
+
+def _model(target: ObjectId, observed: Observed) -> str:
+    """The model that a member is for, "" where it is for none."""
+    return str((observed.members[target]["metadata"].get("labels") or {}).get(NAME, ""))
 
 
 def _why_kept(target: ObjectId, metadata: Body) -> str:
@@ -591,6 +610,11 @@ def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change]) -> 
         return []
     if not wanted.complete:
         return [Guard(name, "prune/incomplete", "not all specs could be read and rendered, so nothing is deleted")]
+    if observed.blind and any(not change.held for change in deletions):
+        # What is not seen may be the route to what would go.
+        kinds = ", ".join(sorted({place.kind for place in observed.blind}))
+        message = f"the cluster does not show what there is of {kinds}, so nothing is deleted"
+        return [Guard(name, "prune/blind", message)]
     if observed.rebuilt:
         message = "the inventory was lost and is rebuilt from labels; this run deletes nothing, the next one may"
         return [Guard(name, "prune/rebuilt", message)]

@@ -29,7 +29,7 @@ from reconciler.cluster.errors import (
     WebhookFailed,
     is_of_one,
 )
-from reconciler.cluster.objects import FIELD_MANAGER, Listing, Page, Reader, Resource, WatchEvent, Writer
+from reconciler.cluster.objects import FIELD_MANAGER, Listing, Page, Reader, Resource, WatchEvent, Writer, is_ours
 from reconciler.cluster.shelf import Entry, Heard, Watched
 from reconciler.cluster.transport import Connection, Retry, Timeouts
 from reconciler.cluster.watching import Pace
@@ -76,4 +76,5 @@ __all__ = [
     "Writer",
     "connect",
     "is_of_one",
+    "is_ours",
 ]

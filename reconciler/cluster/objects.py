@@ -6,7 +6,7 @@ A preview is given a `Reader`, so that a dry run cannot change anything by const
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, urlencode
@@ -31,6 +31,11 @@ FIELD_MANAGER = "trueup"
 _PAGE = 500  # objects; what kubectl and client-go ask for
 _SHORT_WATCH = 1.0  # seconds; a watch that ends sooner, without an event, has failed
 _DISCOVERY_AGE = 2.0  # seconds; a kind that is missing is not looked for again before that
+
+
+def is_ours(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of managedFields is what we have applied, and not what we have updated or handed over."""
+    return entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
 
 
 class Resource(NamedTuple):

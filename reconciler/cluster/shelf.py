@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import orjson
 
-from reconciler.cluster.objects import FIELD_MANAGER, WatchEvent
+from reconciler.cluster.objects import WatchEvent, is_ours
 from renderers.manifest import Body, ObjectId
 
 
@@ -163,15 +163,11 @@ def _packed(body: Body, meta: Meta, state: str) -> Entry:
     digest = hashlib.blake2b(orjson.dumps(essence, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
     kept = {key: value for key, value in metadata.items() if key != "managedFields"}
     # Whether the number of pods is ours is told by our own entry, and by nothing else.
-    if body.get("kind") == "Deployment" and (ours := [e for e in metadata.get("managedFields") or () if _is_ours(e)]):
+    if body.get("kind") == "Deployment" and (ours := [e for e in metadata.get("managedFields") or () if is_ours(e)]):
         kept["managedFields"] = ours
     blob = zlib.compress(orjson.dumps({**body, "metadata": kept}), 1)
     labels = {_shared(key): _shared(value) for key, value in meta.labels.items()}
     return Entry(meta.uid, meta.version, digest, state, labels, blob)
-
-
-def _is_ours(entry: Mapping[str, object]) -> bool:
-    return entry.get("manager") == FIELD_MANAGER and entry.get("operation") == "Apply"
 
 
 _SHARED_AT_MOST = 20_000

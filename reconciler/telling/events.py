@@ -223,15 +223,17 @@ class Events:
             self._dropped()
 
     def _keep(self, series: _Series) -> None:
-        """Until the next look."""
-        if not self._waiting:
-            self._look_at = monotonic() + _LOOK
-        if len(self._waiting) >= _WAITING:
-            with self._changed:
+        """Until the next look. What was told again meanwhile is in the queue, and comes by once more."""
+        with self._changed:
+            if series.queued:
+                return
+            if not self._waiting:
+                self._look_at = monotonic() + _LOOK
+            if len(self._waiting) >= _WAITING:
                 self._waiting.popleft().queued = False
-            self._dropped()
-        series.queued = True
-        self._waiting.append(series)
+                self._dropped()
+            series.queued = True
+            self._waiting.append(series)
 
     def _look(self) -> None:
         """What waits is tried once more, and what has waited for too long is not worth it."""

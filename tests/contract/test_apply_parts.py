@@ -17,6 +17,7 @@ from reconciler.readiness import Readiness, State
 from reconciler.report import Done, Outcome
 from renderers.build import FULL_ID
 from renderers.manifest import Body, Manifest
+from renderers.names import PROTECTED
 from tests.contract.client import MERGE, Api, config_map, deployment
 from tests.contract.faults import FaultProxy, answer
 from tests.contract.test_apply import MAPS, Environment, environment, kubeconfig, outcomes
@@ -24,6 +25,16 @@ from tests.contract.test_apply import MAPS, Environment, environment, kubeconfig
 __all__ = ["environment", "kubeconfig"]  # fixtures
 
 BUILD = "4ac442ef" + 56 * "0"
+
+
+def route(*names: str) -> Body:
+    """One that leads to Services of these names."""
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "churn"},
+        "spec": {"rules": [{"backendRefs": [{"name": name, "port": 80} for name in names]}]},
+    }
 
 
 @pytest.fixture
@@ -220,15 +231,6 @@ class TestWhatIsMissing:
         self, environment: Environment, proxied: FaultProxy, *, is_shown: bool
     ) -> None:
         """A server that has just begun says of a kind that it does not know it, though there are objects of it."""
-
-        def route(*names: str) -> Body:
-            return {
-                "apiVersion": "gateway.networking.k8s.io/v1",
-                "kind": "HTTPRoute",
-                "metadata": {"name": "churn"},
-                "spec": {"rules": [{"backendRefs": [{"name": name, "port": 80} for name in names]}]},
-            }
-
         environment.run(deployment("kept"), deployment("removed"), route("kept", "removed"))
         proxied.inject(answer(404, "404 page not found\n"), method="GET", path=r"/httproutes\?")
         if not is_shown:
@@ -238,6 +240,29 @@ class TestWhatIsMissing:
             assert list(outcomes(done)) == ["HTTPRoute/churn", "Deployment/removed"], "in this order"
         else:
             assert outcomes(done) == {"Deployment/removed": Outcome.WAITING}
+
+    def test_and_comes_between_two_questions_is_a_persons_still(
+        self, environment: Environment, api: Api, proxied: FaultProxy
+    ) -> None:
+        """Who asks about thousands of objects in turn need not be shown all of his own again and again."""
+        environment.run(MAPS[0])
+        ours = [environment.manifest(config_map(f"map-{n}")) for n in range(10)]
+        theirs = [environment.manifest(config_map(f"more-{n}")) for n in range(10)]
+        known = observe.inventories(environment.writer)
+        looked: dict[inventory.Place, list[Body]] = {}
+
+        def ask(manifests: list[Manifest]) -> Observed:
+            bare = Observed(environment.name, inventory=known.get(environment.name))
+            return observe.judged(environment.writer, bare, manifests, known, environment.pool, looked=looked)
+
+        assert ask(ours).members.keys() == {ours[0].id}
+        body = config_map("more-3", {"a": "theirs"})
+        assert api("POST", f"/api/v1/namespaces/{environment.name}/configmaps", body).status == 201
+        self._take_label(api, environment, "more-3", "of-mine")
+        api("PATCH", f"/api/v1/namespaces/{environment.name}/configmaps/map-0", {}, content_type=MERGE)
+        observed = ask([*ours, *theirs])
+        assert observed.foreign == {theirs[3].id: "of-mine"}
+        assert observed.members.keys() == {ours[0].id}, "what a list has missed is found all the same"
 
     def test_and_lost_its_label_gets_it_back_by_any_run(self, environment: Environment, api: Api) -> None:
         environment.run(*MAPS)
@@ -291,3 +316,27 @@ class TestWhatIsMissing:
         observed, changes = self.judge(environment, [environment.manifest(job)], seen=True, audit=True)
         assert observed.predictions == {}
         assert changes["once"].op is Op.UNCHANGED
+
+
+class TestARouteThatStays:
+    """What it leads to gets requests as long as it is there, for whatever reason that is."""
+
+    def test_because_its_deletion_waits_keeps_what_it_leads_to(self, environment: Environment, api: Api) -> None:
+        held = route("removed")
+        held["metadata"] = {**held["metadata"], "finalizers": ["example.com/hold"]}
+        environment.run(deployment("kept"), deployment("removed"), held)
+        for _ in range(2):
+            done = outcomes(environment.run(deployment("kept"), approve=True))
+            assert done.pop("Deployment/removed") is Outcome.WAITING
+        assert environment.live(deployment("removed")) is not None
+        path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{environment.name}/httproutes/churn"
+        assert api("PATCH", path, {"metadata": {"finalizers": None}}, content_type=MERGE).status == 200
+        assert outcomes(environment.run(deployment("kept"))) == {"Deployment/removed": Outcome.DELETED}
+
+    def test_because_a_limit_holds_it_keeps_what_it_leads_to(self, environment: Environment) -> None:
+        protected = route("removed")
+        protected["metadata"] = {**protected["metadata"], "annotations": {PROTECTED: "true"}}
+        environment.run(deployment("kept"), deployment("removed"), protected)
+        assert outcomes(environment.run(deployment("kept"))) == {"Deployment/removed": Outcome.WAITING}
+        done = outcomes(environment.run(deployment("kept"), approve=True))
+        assert list(done) == ["HTTPRoute/churn", "Deployment/removed"]

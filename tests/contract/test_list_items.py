@@ -107,6 +107,31 @@ def test_a_renamed_container_does_not_stay_beside_ours(environment: Environment,
     assert_mended(environment, DEPLOYMENT, CONTAINERS)
 
 
+def test_a_renamed_container_is_mended_by_one_rollout(environment: Environment, api: Api) -> None:
+    """Ours beside theirs would be one, with pods of both, and ours alone another."""
+    environment.run(DEPLOYMENT)
+    edit(api, environment, DEPLOYMENT, "kubectl-edit", spec__template__spec__containers=renamed("theirs"))
+    before = environment.live(DEPLOYMENT)
+    environment.run(DEPLOYMENT)
+    after = environment.live(DEPLOYMENT)
+    assert before is not None
+    assert after is not None
+    assert [one["name"] for one in at(after, *CONTAINERS)] == [one["name"] for one in at(DEPLOYMENT, *CONTAINERS)]
+    assert after["metadata"]["generation"] == before["metadata"]["generation"] + 1
+
+
+def test_what_a_program_owns_as_well_stays_and_is_not_told_as_mended(environment: Environment, api: Api) -> None:
+    environment.run(DEPLOYMENT)
+    more = {"name": "proxy", "image": "registry.example/proxy:1"}
+    edit(api, environment, DEPLOYMENT, "kubectl-patch", spec__template__spec__containers=lambda ours: [*ours, more])
+    spec = {"selector": DEPLOYMENT["spec"]["selector"], "template": {"spec": {"containers": [more]}}}
+    body = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec}
+    path = f"/apis/apps/v1/namespaces/{environment.name}/deployments/{DEPLOYMENT['metadata']['name']}"
+    assert api.apply(path, body, manager="mesh-injector").status == 200
+    assert change_of(environment, DEPLOYMENT).op is Op.UNCHANGED
+    assert environment.run(DEPLOYMENT) == []
+
+
 def test_what_a_person_has_added_beside_ours_goes_and_what_a_program_has_added_stays(
     environment: Environment, api: Api
 ) -> None:

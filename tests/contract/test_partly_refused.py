@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from reconciler import inventory, reconcile
+from reconciler import inventory, observe, plan, reconcile
 from reconciler.cluster import Unavailable
 from reconciler.clusters import Clusters
 from reconciler.plan import Op, Plan
 from reconciler.report import ExitCode, Outcome, Report, exit_code
-from renderers.manifest import Body
-from tests.contract.client import config_map, deployment
+from renderers.manifest import Body, ObjectId
+from tests.contract.client import Api, config_map, deployment
 from tests.contract.faults import FaultProxy, answer
-from tests.contract.test_apply import Environment, disruption_budget, environment, kubeconfig, outcomes
-from tests.contract.test_apply_parts import proxied
+from tests.contract.test_apply import MAPS, Environment, disruption_budget, environment, kubeconfig, outcomes
+from tests.contract.test_apply_parts import proxied, route
 from tests.contract.test_convergence import clock
+from tests.contract.test_list_items import SERVICE, edit, port
 
 __all__ = ["environment", "kubeconfig", "proxied"]  # fixtures
 
@@ -66,6 +68,29 @@ class TestOneObject:
         assert made.count(Op.REFUSED) == 20
         assert ops(made)["Deployment/churn"] is Op.CREATE
 
+    @pytest.mark.parametrize("asked", ["GET", "PATCH"], ids=["to read it", "to try it as a new one"])
+    def test_that_is_not_valid_as_it_is_stops_no_other_where_more_cannot_be_asked(
+        self, environment: Environment, proxied: FaultProxy, api: Api, asked: str
+    ) -> None:
+        environment.run(SERVICE)
+        edit(api, environment, SERVICE, "kubectl-edit", spec__ports=port(81))
+        words = forbidden(asked.lower(), "services", "", environment.name)
+        path = "/services/churn$" if asked == "GET" else "/services/trueup-preview-"
+        proxied.inject(answer(403, words), method=asked, path=path, times=ALWAYS)
+        manifests = [environment.namespace(), *map(environment.manifest, [SERVICE, config_map("good")])]
+        made = environment.plan(manifests)
+        assert (ops(made)["Service/churn"], ops(made)["ConfigMap/good"]) == (Op.REFUSED, Op.CREATE)
+        assert outcomes(environment.carry_out(made, manifests)) == {"ConfigMap/good": Outcome.APPLIED}
+
+    def test_a_server_that_is_lost_meanwhile_says_nothing_about_an_object(
+        self, environment: Environment, proxied: FaultProxy, api: Api
+    ) -> None:
+        environment.run(SERVICE)
+        edit(api, environment, SERVICE, "kubectl-edit", spec__ports=port(81))
+        proxied.inject(answer(503, b"away"), method="PATCH", path="/services/trueup-preview-", times=ALWAYS)
+        with pytest.raises(Unavailable):
+            environment.plan([environment.namespace(), environment.manifest(SERVICE)])
+
     def test_a_server_that_is_lost_is_no_refusal(self, environment: Environment, proxied: FaultProxy) -> None:
         environment.run()
         proxied.inject(answer(503, b"away"), method="GET", path="/configmaps/map", times=ALWAYS)
@@ -107,6 +132,49 @@ class TestAKind:
         assert environment.live(disruption_budget("pdb")) is not None
         assert outcomes(environment.run(config_map("map"))) == {"PodDisruptionBudget/pdb": Outcome.DELETED}
         assert "PodDisruptionBudget" not in environment.inventory()
+
+    def test_of_routes_keeps_what_they_may_lead_to(self, environment: Environment, proxied: FaultProxy) -> None:
+        environment.run(deployment("kept"), deployment("removed"), route("removed"))
+        words = forbidden("list", "httproutes", "gateway.networking.k8s.io", environment.name)
+        proxied.inject(answer(403, words), method="GET", path=r"/httproutes\?", times=ALWAYS)
+        assert environment.run(deployment("kept"), approve=True) == []
+        assert environment.live(deployment("removed")) is not None
+        proxied._rules.clear()
+        assert list(outcomes(environment.run(deployment("kept")))) == ["HTTPRoute/churn", "Deployment/removed"]
+
+    @pytest.mark.parametrize("verb", ["list", "get"])
+    def test_keeps_in_mind_what_somebody_has_deleted_of_it(
+        self, environment: Environment, proxied: FaultProxy, api: Api, verb: str
+    ) -> None:
+        """`drift: report`: it stays deleted, also where nobody can say for a while that it is."""
+
+        def gone() -> frozenset[ObjectId]:
+            stored = observe.inventories(environment.writer)[environment.name]
+            assert stored is not None
+            return stored.gone
+
+        def run() -> None:
+            manifests = [environment.namespace(), *map(environment.manifest, MAPS[:2])]
+            environment.plan(manifests, reports_drift=True)
+            environment.observed = replace(environment.observed, vanished=vanished)
+            changes, guards = plan.environment(environment.wanted, environment.observed)
+            environment.carry_out(plan.assemble(changes, (), guards), manifests)
+
+        environment.run(*MAPS[:2])
+        target = environment.manifest(MAPS[0]).id
+        assert api("DELETE", f"/api/v1/namespaces/{environment.name}/configmaps/{target.name}").status == 200
+        vanished = frozenset({target})
+        run()
+        assert gone() == {target}
+        vanished = frozenset()  # a process that has not seen it
+        path = rf"/{environment.name}/configmaps" + (r"\?" if verb == "list" else f"/{target.name}$")
+        words = forbidden(verb, "configmaps", "", environment.name)
+        proxied.inject(answer(403, words), method="GET", path=path, times=ALWAYS)
+        run()
+        assert gone() == {target}
+        proxied._rules.clear()
+        run()
+        assert environment.live(MAPS[0]) is None
 
     def test_keeps_the_inventory_of_an_environment_that_nobody_wants(
         self, environment: Environment, proxied: FaultProxy

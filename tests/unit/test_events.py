@@ -261,6 +261,21 @@ def test_what_repeats_while_it_waits_is_still_one_event(silent: Cluster, monkeyp
     assert silent.sent(2)[-1]["count"] == 4
 
 
+def test_what_is_told_again_while_it_is_refused_waits_once(silent: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "_WAITING", 1)
+
+    def told_again(handler: Any, request: bytes) -> None:
+        silent.events.tell(ROUTE, Reason.FAILED, "it is refused")
+        answer(403, FORBIDDEN)(handler, request)
+
+    silent.answer(told_again, times=1)
+    silent.events.tell(ROUTE, Reason.FAILED, "it is refused")
+    silent.sent(1)
+    assert eventually(lambda: silent.events._waiting, 10)
+    assert eventually(lambda: not silent.events._queue, 10)
+    assert (len(silent.events._waiting), silent.lost) == (1, 0)
+
+
 def test_a_cluster_that_is_away_loses_events_and_nothing_else(silent: Cluster) -> None:
     silent.answer(answer(503, {"kind": "Status", "code": 503}), times=2)
     silent.answer(answer(200, {"kind": "Event"}))

@@ -13,7 +13,7 @@ from reconciler import owners
 from reconciler.owners import Stranger
 from reconciler.plan import is_human
 
-PORT_80, PORT_81 = 'k:{"port":80,"protocol":"TCP"}', 'k:{"port":81,"protocol":"TCP"}'
+PORT_80, PORT_81, PORT_82 = (f'k:{{"port":{number},"protocol":"TCP"}}' for number in (80, 81, 82))
 ITEM: dict[str, Any] = {".": {}, "f:name": {}, "f:port": {}}
 WANTED = {
     "apiVersion": "v1",
@@ -87,11 +87,48 @@ def test_what_else_they_own_stays_theirs() -> None:
 
 
 def test_only_who_gives_way_is_taken_from() -> None:
-    program = entry("mesh", ports(PORT_81))
+    program = entry("mesh", ports(PORT_82))
     assert owners.taken_over(stored(OURS, program), WANTED, is_human) is None
     made = owners.taken_over(stored(OURS, THEIRS, program), WANTED, is_human)
     assert made is not None
     assert program in made
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [ports(PORT_81), {"f:spec": {"f:ports": {PORT_81: {"f:nodePort": {}}}}}],
+    ids=["all of it", "a field of it"],
+)
+def test_what_a_program_owns_as_well_would_stay_and_is_not_taken(fields: dict[str, Any]) -> None:
+    both = stored(OURS, THEIRS, entry("mesh", fields))
+    assert owners.leaving(both, WANTED, is_human) == ()
+    assert owners.taken_over(both, WANTED, is_human) is None
+
+
+def test_what_two_people_own_is_taken_from_both() -> None:
+    both = stored(OURS, THEIRS, entry("k9s", ports(PORT_81)))
+    assert {one.manager for one in owners.leaving(both, WANTED, is_human)} == {"kubectl-edit", "k9s"}
+    assert owners.taken_over(both, WANTED, is_human) == [entry("trueup", ports(PORT_80, PORT_81), operation="Apply")]
+
+
+def test_a_port_of_another_protocol_is_another_port() -> None:
+    udp = 'k:{"port":80,"protocol":"UDP"}'
+    live = stored(OURS, entry("kubectl-edit", ports(udp)))
+    live["spec"]["ports"].append({"name": "udp", "port": 80, "protocol": "UDP"})
+    (found,) = owners.strangers(live, WANTED)
+    assert found.field == '.spec.ports[port=80,protocol="UDP"]'
+    assert [one["name"] for one in owners.without(live, (found,))["spec"]["ports"]] == ["http", "more"]
+
+
+@pytest.mark.parametrize("emptied", ["trueup", "kubectl-edit"])
+def test_an_entry_without_fields_owns_nothing(emptied: str) -> None:
+    operation = "Apply" if emptied == "trueup" else "Update"
+    bare = {"manager": emptied, "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1"}
+    entries = [bare, *(one for one in (OURS, THEIRS) if one["manager"] != emptied), entry("k9s", ports(PORT_82))]
+    made = owners.taken_over(stored(*entries), WANTED, is_human)
+    assert made is not None
+    (ours,) = (one for one in made if one["manager"] == "trueup")
+    assert PORT_82 in ours["fieldsV1"]["f:spec"]["f:ports"]
 
 
 def test_an_item_within_an_item_is_found() -> None:
@@ -108,7 +145,7 @@ def test_an_item_within_an_item_is_found() -> None:
     assert owners.without(live, (found,))["spec"] == wanted["spec"]
 
 
-@given(st.sets(st.sampled_from([PORT_80, PORT_81, 'k:{"port":82,"protocol":"TCP"}'])), st.booleans())
+@given(st.sets(st.sampled_from([PORT_80, PORT_81, PORT_82])), st.booleans())
 def test_afterwards_there_is_nothing_to_take_over_and_nobody_has_lost_anything(theirs: set[str], ours: bool) -> None:
     before = stored(*([deepcopy(OURS)] if ours else []), *([entry("kubectl-edit", ports(*theirs))] if theirs else []))
     after = owners.taken_over(before, WANTED, is_human)

@@ -217,6 +217,29 @@ class TestDeletion:
         assert words in change.held
         assert not change.is_action
 
+    @pytest.mark.parametrize(
+        ("more", "words"),
+        [
+            ({"annotations": {"trueup.dev/prevent-deletion": "true"}}, "prevent-deletion"),
+            ({"deleting": True}, "waits for example.com/hold"),
+        ],
+        ids=["a person wants it", "it is on its way"],
+    )
+    def test_what_a_route_leads_to_stays_as_long_as_the_route_does(self, more, words):
+        kept = [wanted(name=f"kept-{n}") for n in range(20)]
+        gone = [wanted(kind, "churn") for kind in ("Deployment", "Service", "HTTPRoute", "Job")]
+        for manifest in (*gone, other := wanted(name="fraud")):
+            manifest.body["metadata"]["labels"][NAME] = manifest.id.name
+        *served, route, job = gone
+        seen = observed(*map(live, [*kept, *served, job, other]), live(route, **more))
+        changes, guards = planned(kept, seen)
+        held = {change.id: change.held for change in changes if change.op is Op.DELETE and change.held}
+        assert held.keys() == {route.id, *(one.id for one in served)}
+        assert words in held[route.id]
+        for one in served:
+            assert held[one.id] == f"{route.id} may still lead to it, and stays: {held[route.id]}"
+        assert guards == []
+
     def test_deletion_comes_last_and_goes_the_other_way_round(self):
         kept = [wanted(name=f"kept-{n}") for n in range(9)]
         gone = [wanted(kind, "gone") for kind in ("Service", "HTTPRoute", "ConfigMap")]
@@ -228,6 +251,10 @@ class TestDeletion:
 def _environment_of(number, *, keep):
     everything = [wanted(name=f"d-{n:03}") for n in range(number)]
     return everything[:keep], observed(*map(live, everything))
+
+
+def _told(guard):
+    return guard.rule, guard.message, guard.approval
 
 
 class TestGuards:
@@ -289,6 +316,28 @@ class TestGuards:
         changes, guards = planned(kept, replace(seen, rebuilt=True, inventory=None))
         assert [(guard.rule, guard.approval) for guard in guards] == [("prune/rebuilt", "")]
         assert not any(change.is_action for change in changes)
+
+    def test_nothing_is_deleted_while_a_kind_cannot_be_seen(self):
+        kept, seen = _environment_of(10, keep=9)
+        blind = {inventory.Place("gateway.networking.k8s.io/v1", "HTTPRoute", "prod"): "it is forbidden"}
+        changes, guards = planned([*kept, wanted(name="new")], replace(seen, blind=blind))
+        message = "the cluster does not show what there is of HTTPRoute, so nothing is deleted"
+        assert [_told(guard) for guard in guards] == [("prune/blind", message, "")]
+        assert [change.op for change in changes if change.is_action] == [Op.CREATE]
+        assert only(change for change in changes if change.op is Op.DELETE).held == message
+
+    def test_what_nobody_can_approve_is_not_lifted_by_an_empty_approval(self):
+        kept, seen = _environment_of(10, keep=9)
+        changes, guards = planned(kept, seen, complete=False)
+        made = plan.assemble(changes, (), guards)
+        assert plan.approved(made, {""}).actions == ()
+
+    def test_where_nothing_would_be_deleted_a_kind_that_cannot_be_seen_limits_nothing(self):
+        kept, seen = _environment_of(2, keep=2)
+        blind = {inventory.Place("v1", "Service", "prod"): "it is forbidden"}
+        namespace = live(wanted("Namespace", "prod"))
+        seen = replace(seen, blind=blind, members={**seen.members, object_id(namespace): namespace})
+        assert planned(kept, seen)[1] == []
 
     def test_a_suspended_environment_is_neither_changed_nor_emptied(self):
         kept, seen = _environment_of(3, keep=2)

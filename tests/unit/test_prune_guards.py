@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,30 @@ def test_an_environment_that_moves_to_another_namespace_leaves_the_old_one_until
     assert "never deleted by a plan" in namespace.held, "with or without approval"
     approved = plan.approved(plan.assemble(changes, (), guards), {guards[0].approval})
     assert ("Namespace", "production") not in {(change.id.kind, change.id.name) for change in approved.actions}
+
+
+@pytest.mark.parametrize("is_member", [True, False], ids=["seen before", "never seen"])
+def test_a_model_keeps_what_serves_it_while_nobody_may_look_for_its_route(specs: Path, *, is_member: bool) -> None:
+    """A route that is not seen looks like one that is not there, and its requests would go to nothing."""
+    before = applied(wanted(specs)["production"])
+    route = next(target for target in before.members if (target.kind, target.name) == ("HTTPRoute", "fraud"))
+    members = {target: body for target, body in before.members.items() if is_member or target.kind != "HTTPRoute"}
+    seen = replace(before, members=members, blind={inventory.place_of(route): "httproutes is forbidden"})
+    (specs / "fraud.yaml").unlink()
+    changes, guards = plan.environment(wanted(specs)["production"], seen)
+    deletions = [change for change in changes if change.op is Op.DELETE]
+    assert {"Deployment", "Service"} <= {change.id.kind for change in deletions}
+    assert not any(change.is_action for change in deletions)
+    assert [(guard.rule, guard.approval) for guard in guards] == [("prune/blind", "")]
+
+
+def test_a_model_keeps_what_serves_it_as_long_as_somebody_keeps_its_route(specs: Path) -> None:
+    before = applied(wanted(specs)["production"])
+    for target, body in before.members.items():
+        if (target.kind, target.name) == ("HTTPRoute", "fraud"):
+            body["metadata"]["annotations"]["trueup.dev/prevent-deletion"] = "true"
+    (specs / "fraud.yaml").unlink()
+    changes, _ = plan.environment(wanted(specs)["production"], before)
+    kept = {change.id.kind for change in changes if change.op is Op.DELETE and "may still lead to it" in change.held}
+    assert {"Deployment", "Service"} <= kept
+    assert not any(change.is_action for change in changes if change.id.kind in ("Deployment", "Service"))
