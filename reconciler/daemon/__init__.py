@@ -30,9 +30,9 @@ from reconciler.daemon.desire import Desire
 from reconciler.daemon.fleet import Fleet
 from reconciler.daemon.follower import Follower
 from reconciler.daemon.health import Health
-from reconciler.daemon.keeper import Ties
 from reconciler.daemon.scribe import Reporter, Scribe
 from reconciler.daemon.secrets import Secrets
+from reconciler.daemon.ties import Ties
 from reconciler.lease import CONNECTIONS, RETRY, TIMEOUTS, Durations, Elector, identity
 from reconciler.outside import Outside
 from reconciler.promotion import Ledger

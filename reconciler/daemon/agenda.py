@@ -6,14 +6,17 @@ environment in which nothing has changed has nothing to do.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+
+from renderers.manifest import ObjectId
 
 #: Seconds until what failed is tried again: doubled each time, up to the second.
 _FIRST_RETRY, _LONGEST_RETRY = 1.0, 300.0
 #: Seconds until something that waits for the cluster is looked at although the cluster has said nothing.
 _PATIENCE = 15.0
-#: So many repairs of one model, none of them so many seconds after the last, are a fight with somebody.
+#: So many repairs of one object, none of them so many seconds after the last, are a fight with somebody.
 _FIGHT, _TRUCE = 5, 60.0
 
 
@@ -32,13 +35,28 @@ class Unsettled:
 
 
 @dataclass(slots=True)
+class _Repairs:
+    """How often each object of a model was repaired in a row, and when one was last."""
+
+    last: float
+    counts: Counter[ObjectId] = field(default_factory=Counter)
+
+    @property
+    def pause(self) -> float:
+        return _pause(max(self.counts.values(), default=0))
+
+    def is_over(self, now: float) -> bool:
+        return now - self.last > 2 * self.pause + _TRUCE
+
+
+@dataclass(slots=True)
 class Agenda:
     """`jitter` gives numbers from 0 to 1."""
 
     jitter: Callable[[], float]
     _open: dict[str, Unsettled] = field(default_factory=dict)
-    #: How often a model was repaired in a row, and when last.
-    _repairs: dict[str, tuple[int, float]] = field(default_factory=dict)
+    #: By model; that of the latest repair is the last one.
+    _repairs: dict[str, _Repairs] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -54,11 +72,11 @@ class Agenda:
             self._open[model] = Unsettled(since, max(now, self._calm_at(model)), held=bool(known and known.held))
 
     def stir(self, models: Iterable[str], now: float) -> None:
-        """Something has happened to it that matters only to one who waits."""
+        """Something has happened to it that matters only to one who waits: so long as that goes on, patience is new."""
         for model in models:
             known = self._open.get(model)
             if known is not None and known.waits:
-                known.due = min(known.due, now)
+                known.due, known.tries = min(known.due, now), 0
 
     def touch_held(self, now: float) -> None:
         """A limit may have been lifted."""
@@ -88,17 +106,25 @@ class Agenda:
         due = now + pause * (0.5 + self.jitter())
         self._open[model] = Unsettled(known.since, due, why, tries, waits, held)
 
-    def repaired(self, model: str, now: float) -> bool:
-        """Drift of it was mended. Whether that happens too often: then it is left alone for longer and longer."""
-        level, last = self._repairs.get(model, (0, now))
-        level = level + 1 if now - last <= 2 * _pause(level) + _TRUCE else 1
-        self._repairs[model] = level, now
-        return _pause(level) > 0
+    def repaired(self, model: str, objects: Collection[ObjectId], now: float) -> list[ObjectId]:
+        """Drift of these objects of it was mended. Which of them it happens to too often.
+
+        Then the model is left alone for longer and longer. Many objects that somebody deletes once are no fight.
+        """
+        before = self._repairs.pop(model, None)
+        row = _Repairs(now) if before is None or before.is_over(now) else before
+        row.last = now
+        for target in objects:
+            row.counts[target] += 1
+        self._repairs[model] = row
+        while (oldest := next(iter(self._repairs))) != model and self._repairs[oldest].is_over(now):
+            del self._repairs[oldest]
+        return [target for target in objects if _pause(row.counts[target])]
 
     def _calm_at(self, model: str) -> float:
         """When a model may be looked at again that somebody keeps changing."""
-        level, last = self._repairs.get(model, (0, 0.0))
-        return last + _pause(level) if _pause(level) else 0.0
+        row = self._repairs.get(model)
+        return row.last + row.pause if row is not None and row.pause else 0.0
 
 
 def _pause(level: int) -> float:

@@ -100,6 +100,13 @@ class Command:
         return f"this replica leads for less than {self.lease_s:g} s, so nothing is deleted yet" if left > 0 else ""
 
 
+def _pause(standing: Standing) -> float:
+    """Seconds until the next step of a model, whatever the clock says."""
+    if standing.busy:
+        return _PATIENCE
+    return _RETRY if standing.trouble else _WHOLE
+
+
 @dataclass(slots=True)
 class Conductor:
     """`turn` is called by one thread; the rest may be called by any. `home` is where the records are."""
@@ -122,14 +129,15 @@ class Conductor:
     #: Why the records cannot be reached.
     trouble: str = ""
     _commits: Commits = _NO_COMMITS
-    _newer_commits: Commits | None = None
+    _newer_commits: SimpleQueue[Commits] = field(default_factory=SimpleQueue)
     _asked_of: frozenset[tuple[str, str]] = frozenset()
     _automator: Automator | None = None
     _records: SimpleQueue[Heard] = field(default_factory=SimpleQueue)
     _stirs: SimpleQueue[str] = field(default_factory=SimpleQueue)
     #: Models whose Jobs, pods or routes have moved on since their last step.
     _stirred: set[str] = field(default_factory=set)
-    #: When the next step of a model is due, and of all of them; in seconds of the monotonic clock.
+    #: When the next step of a model is due at the latest, and of all of them; in seconds of the monotonic clock. Not what
+    #: is due at an instant: that is of the clock on the wall, which may be set.
     _due: dict[str, float] = field(default_factory=dict)
     _all_due: float = 0.0
     _stepped_at: float = 0.0
@@ -150,7 +158,7 @@ class Conductor:
 
     def take_commits(self, commits: Commits) -> None:
         """What Git has said of the branches that are built."""
-        self._newer_commits = commits
+        self._newer_commits.put(commits)
         self.bell.set()
 
     def stir(self, model: str) -> None:
@@ -180,8 +188,10 @@ class Conductor:
         due = min((self._all_due, *self._due.values()))
         if self.progress.busy:
             due = min(due, self._stepped_at + _PATIENCE)
-        left = max(_SOON, min(_PATIENCE, due - time.monotonic()))
-        if self.bell.wait(left):
+        left = due - time.monotonic()
+        if self.progress.until is not None:
+            left = min(left, (self.progress.until - self.clock()).total_seconds())
+        if self.bell.wait(max(_SOON, min(_PATIENCE, left))):
             self.bell.clear()
 
     # -- a turn -----------------------------------------------------------------------------------------------------
@@ -189,12 +199,7 @@ class Conductor:
     def turn(self) -> None:
         """Takes in all that is new, and hands on what follows from it."""
         models, is_new = self._take_revisions()
-        commits = self._newer_commits
-        self._newer_commits = None
-        if commits is not None:
-            # What was known once stays, while Git is away.
-            known = {**self._commits.known, **commits.known}
-            self._commits = Commits(known, {key: why for key, why in commits.unresolved.items() if key not in known})
+        are_new = self._take_newer_commits()
         if self.revision is None:
             return
         term = self.command.term
@@ -202,11 +207,13 @@ class Conductor:
             # What it has asked is answered for another time.
             self._automator.close()
             self._automator, self._has_led, self._all_due = None, False, 0.0
+            self._due.clear()
+            self._stirred.clear()
         self._listen()
         now = time.monotonic()
         is_first = self.command.is_first and not self.command.leads
         is_lost = self._is_lost and is_new
-        if commits is not None or models is None or is_first or is_lost or now >= self._all_due:
+        if are_new or models is None or is_first or is_lost or now >= self._all_due:
             is_read = self._step(now, None)
             self._hand_on(models)
             if is_read and term is not None and is_first:
@@ -239,6 +246,15 @@ class Conductor:
             unresolved = self._unresolved(self.branches)
             moved = self.desire.update(self.revision.commit, models, self.progress.recall, unresolved)
         self.fleet.move(moved)
+
+    def _take_newer_commits(self) -> bool:
+        """What Git has said since the last turn. Whether it has said anything."""
+        said = list(drained(self._newer_commits))
+        for commits in said:
+            # What was known once stays, while Git is away.
+            known = {**self._commits.known, **commits.known}
+            self._commits = Commits(known, {key: why for key, why in commits.unresolved.items() if key not in known})
+        return bool(said)
 
     def _take_revisions(self) -> tuple[frozenset[str] | None, bool]:
         """Models whose specs have changed, None for all; and whether there is anything new."""
@@ -329,7 +345,9 @@ class Conductor:
         self._stirred = {model for model in self._stirred if model in automator.open and automator.open[model].busy}
         # Where steps take long, what comes meanwhile is taken together.
         if now - self._stepped_at > max(_SOON, 3 * self._step_took):
+            at = self.clock()
             due |= self._stirred
+            due |= {model for model, one in automator.open.items() if one.until is not None and one.until <= at}
         goes_on = self.progress.busy and now - self._stepped_at >= _PATIENCE
         return due if due or goes_on or automator.doubts else None
 
@@ -349,7 +367,7 @@ class Conductor:
             self.trouble, self._is_lost = str(error), True
         self._step_took = time.monotonic() - now
         self._stirred -= self.progress.models
-        self._plan_steps(now, is_whole=models is None)
+        self._plan_steps(now, models)
         self.told(self.progress)
         return not self._is_lost
 
@@ -373,25 +391,20 @@ class Conductor:
     def _part(self, model: str) -> Catalog:
         return self.index.part((model,))
 
-    def _plan_steps(self, now: float, *, is_whole: bool) -> None:
-        """When the next steps are due, if nothing happens before."""
+    def _plan_steps(self, now: float, models: Collection[str] | None) -> None:
+        """When the next steps are due, if nothing happens before. `models`: those that were; None: all."""
         if self._is_lost:
+            # The next step is one of all models.
             self._all_due = now + (_PATIENCE if self.progress.busy else _RETRY)
-        elif is_whole:
+            self._due.clear()
+            return
+        if models is None:
             self._all_due = now + _WHOLE
-        for model in self.progress.models:
+        # Of one that has left there are no records any more, and no step was about it.
+        for model in {*(models or ()), *self.progress.models}:
             self._due.pop(model, None)
             if self._automator is not None and model in self._automator.open:
-                self._due[model] = now + self._pause(self._automator.open[model])
-
-    def _pause(self, standing: Standing) -> float:
-        """Seconds until the next step of a model."""
-        if standing.busy:
-            return _PATIENCE
-        pause = _RETRY if standing.trouble else _WHOLE
-        if standing.until is not None:
-            pause = min(pause, max(_SOON, (standing.until - self.clock()).total_seconds()))
-        return pause
+                self._due[model] = now + _pause(self._automator.open[model])
 
     def close(self) -> None:
         """Lets messages go out that are under way."""

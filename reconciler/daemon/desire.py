@@ -93,7 +93,7 @@ class Desire:
     #: Models whose specs are newer than what is known of their units; None: all.
     _expected: frozenset[str] | None = frozenset()
     lock: RLock = field(default_factory=RLock)
-    #: Another number whenever something else is wanted: what was rendered before is rendered anew.
+    #: Another number whenever something else may be wanted of any model.
     generation: int = 0
 
     def expect(self, models: Collection[str] | None) -> None:

@@ -12,8 +12,9 @@ from reconciler import inventory
 from reconciler.cluster import ApiError, CachedReader, CachedWriter, Heard, Writer
 from reconciler.clusters import Clusters
 from reconciler.daemon.desire import Desire, Moved
-from reconciler.daemon.keeper import Keeper, Ties
+from reconciler.daemon.keeper import Keeper
 from reconciler.daemon.plane import INVENTORIES, Plane, build_state
+from reconciler.daemon.ties import Ties
 from reconciler.readiness import Readiness
 from reconciler.telling.events import Events
 from reconciler.telling.logs import Log

@@ -39,8 +39,8 @@ class Members:
 
     @property
     def kinds(self) -> set[str]:
-        """What there is any of."""
-        return {place.kind for place in self.places}
+        """What there is any of. May be asked for by any thread."""
+        return {place.kind for place in list(self.places)}
 
     def model(self, target: ObjectId) -> str:
         """The model of a member; "" also of what is none."""

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from reconciler.automate import Progress
 from reconciler.cluster import Writer
+from reconciler.daemon.drifts import MENDED, REPORTED, Drifted
 from reconciler.daemon.follower import Delivered
-from reconciler.daemon.keeper import Drifted, Keeper, Pass
+from reconciler.daemon.keeper import Keeper
+from reconciler.daemon.ties import Pass
 from reconciler.inventory import Approved
 from reconciler.plan import Guard, Op, Plan
 from reconciler.readiness import State
@@ -36,6 +38,8 @@ _ENVIRONMENT = "(environment)"
 _LATELY = timedelta(hours=1)
 #: Errors of a commit that are told one by one.
 _TOLD = 10
+#: Objects of an environment that were left, as many as are remembered.
+_LEFT = 10_000
 #: What became of a change, as a reason of Events.
 _REASONS = {Outcome.FAILED: Reason.FAILED, Outcome.BLOCKED: Reason.BLOCKED}
 
@@ -49,8 +53,8 @@ class Scribe:
     home_events: Callable[[], Events | None]
     _guards: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     _plans: dict[str, str] = field(default_factory=dict)
-    #: By object: why it was left.
-    _left: dict[tuple[str, ObjectId], str] = field(default_factory=dict)
+    #: By environment, then by object: why it was left.
+    _left: dict[str, dict[ObjectId, str]] = field(default_factory=dict)
     _lost: dict[str, str] = field(default_factory=dict)
     _told: dict[str, str] = field(default_factory=dict)
 
@@ -95,10 +99,10 @@ class Scribe:
         """Something was done, or was not."""
         fields = {"environment": environment, "object": str(done.change.id)}
         fields |= {"why": done.message} if done.message else {}
-        key = environment, done.change.id
+        left = self._left.setdefault(environment, {})
         match done.outcome:
             case Outcome.APPLIED | Outcome.DELETED:
-                self._left.pop(key, None)
+                left.pop(done.change.id, None)
                 log.info(str(done.outcome), **fields)
                 is_lost = done.outcome is Outcome.DELETED and done.change.superseded_by is None
                 if is_lost and (events := self.events_of(environment)) is not None:
@@ -107,9 +111,11 @@ class Scribe:
             case Outcome.WAITING:
                 log.debug("waiting", **fields)
                 return
-        if self._left.get(key) == done.message:
+        if left.get(done.change.id) == done.message:
             return  # it was said, and is tried again and again
-        self._left[key] = done.message
+        left[done.change.id] = done.message
+        if len(left) > _LEFT:  # nobody says that an object is given up
+            del left[next(iter(left))]
         log.warning(str(done.outcome), **fields)
         if (events := self.events_of(environment)) is not None:
             reason = Reason.CONFLICT if done.change.op is Op.CONFLICT else _REASONS[done.outcome]
@@ -120,8 +126,8 @@ class Scribe:
         change = drift.change
         who, what = change.by or "somebody", ", ".join(one.path for one in change.fields[:10])
         kind = "deleted it" if change.op is Op.CREATE else f"changed {what or change.reason or 'it'}"
-        is_mended = drift.outcome == "mended"
-        if is_mended or drift.outcome == "reported":
+        is_mended = drift.outcome == MENDED
+        if is_mended or drift.outcome == REPORTED:
             self.metrics.drift_found(environment, change.id.kind)
         if is_mended:
             self.metrics.drift_mended(environment, change.id.kind)
@@ -144,6 +150,7 @@ class Scribe:
         self.metrics.forget_environment(environment)
         self._guards.pop(environment, None)
         self._plans.pop(environment, None)
+        self._left.pop(environment, None)
         self._lost.pop(environment, None)
 
     def lost(self, environment: str, why: str) -> None:
@@ -288,17 +295,20 @@ class Reporter:
                 self.applied(name, revision.commit)
             elif revision is not None and is_whole:  # an earlier process may have applied it
                 self.metrics.stands(name, revision.commit, revision.at)
-            seen = min((drift.seen for drift in list(keeper.drift.values())), default=None)
+            seen = min((drift.seen for drift in list(keeper.drifts.open.values())), default=None)
             self.metrics.objects(name, keeper.states())
             self.metrics.unsettled(name, 0 if is_suspended else len(keeper.agenda))
             self.metrics.oldest_drift(name, now - timedelta(seconds=mono - seen) if seen is not None else None)
-        for name in self.known.keys() - {keeper.name for keeper in self.fleet.keepers.values()}:
+        if revision is None:
+            return  # nobody knows yet which environments there are
+        kept = {keeper.name for keeper in list(self.fleet.keepers.values())}
+        for name in self.known.keys() - kept - self.conductor.desire.environments().keys():
             del self.known[name]
             self._applied_at.pop(name, None)
 
     def _mended(self, keeper: Keeper, moment: Callable[[float], datetime]) -> list[Drift]:
         """What was mended lately: the newest first."""
-        found = (_drift(one, moment(one.seen)) for one in reversed(list(keeper.mended)))
+        found = (_drift(one, moment(one.seen)) for one in reversed(list(keeper.drifts.mended)))
         return [drift for drift in found if drift.since is not None and self.clock() - drift.since < _LATELY]
 
     def _environment(self, keeper: Keeper, moment: Callable[[float], datetime]) -> EnvironmentStanding:
@@ -307,7 +317,7 @@ class Reporter:
         agenda = [] if suspended else list(keeper.agenda)
         last = keeper.last
         unsettled = [Unsettled(model or _ENVIRONMENT, one.why, moment(one.since)) for model, one in agenda]
-        drift = list(keeper.drift.values())
+        drift = list(keeper.drifts.open.values())
         objects = keeper.states()
         if objects.keys() & {State.IN_PROGRESS, State.FAILED} and not suspended:
             unsettled += [Unsettled(model or _ENVIRONMENT, why) for model, why in keeper.unready()]
@@ -333,7 +343,7 @@ class Reporter:
 def _drift(one: Drifted, since: datetime) -> Drift:
     change = one.change
     fields = tuple(field.path for field in change.fields)
-    return Drift(str(change.id), fields, change.by, since, mended=one.outcome == "mended")
+    return Drift(str(change.id), fields, change.by, since, mended=one.outcome == MENDED)
 
 
 def _alike(before: Standing, now: Standing) -> bool:

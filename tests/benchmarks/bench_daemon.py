@@ -39,9 +39,11 @@ from reconciler.cluster import FIELD_MANAGER, Writer, connect
 from reconciler.cluster.objects import apply_patch
 from reconciler.daemon.conductor import RECORDS
 from reconciler.daemon.desire import Desire, Moved
+from reconciler.daemon.drifts import Drifted
 from reconciler.daemon.health import Health
-from reconciler.daemon.keeper import Drifted, Keeper, Pass, Ties
+from reconciler.daemon.keeper import Keeper
 from reconciler.daemon.plane import INVENTORIES, Plane
+from reconciler.daemon.ties import Pass, Ties
 from reconciler.inventory import PART_OF, set_id
 from reconciler.outside import Outside
 from reconciler.plan import Plan

@@ -33,10 +33,12 @@ from reconciler.cluster import ApiError, Connection, Retry, connect
 from reconciler.clusters import Clusters
 from reconciler.daemon.conductor import Command, Conductor
 from reconciler.daemon.desire import Desire
+from reconciler.daemon.drifts import Drifted
 from reconciler.daemon.fleet import Fleet
 from reconciler.daemon.follower import Delivered
 from reconciler.daemon.health import Health
-from reconciler.daemon.keeper import Drifted, Keeper, Pass, Ties
+from reconciler.daemon.keeper import Keeper
+from reconciler.daemon.ties import Pass, Ties
 from reconciler.outside import Outside
 from reconciler.plan import Plan
 from reconciler.readiness import Readiness

@@ -10,11 +10,27 @@ from typing import Any
 
 import pytest
 
-from reconciler import inventory
+from reconciler import inventory, plan
+from reconciler.daemon.desire import Desire
 from reconciler.daemon.keeper import Keeper
-from tests.contract.client import Api, eventually
+from reconciler.daemon.scribe import Reporter
+from reconciler.telling.metrics import Metrics
+from tests.contract.client import MERGE, Api, eventually
 from tests.contract.faults import answer
-from tests.contract.test_convergence import DEV, PROD, Led, Repository, World, _has, _leaves, cluster
+from tests.contract.test_convergence import (
+    COMMITS,
+    DEV,
+    PROD,
+    Led,
+    Model,
+    Repository,
+    World,
+    _has,
+    _leaves,
+    _path,
+    clock,
+    cluster,
+)
 from tests.contract.test_partly_refused import ALWAYS, forbidden
 from tests.e2e import harness
 
@@ -82,8 +98,9 @@ class TestAKindThatIsForbidden:
         world.repository.commit()
         world.restart()
         turned(world, lambda: world.approve() or not fraud(world, PROD, "Service"))
-        turned(world, lambda: world.approve() or not fraud(world, DEV, "HTTPRoute"))
-        assert fraud(world, DEV, "Service")
+        turned(world, lambda: "prune/blind" in [guard.rule for guard in keeper(world, DEV).guards])
+        for kind in ("HTTPRoute", "Deployment", "Service"):
+            assert fraud(world, DEV, kind), "what is not seen may need it"
         stored = world.api("GET", f"/api/v1/namespaces/trueup-system/configmaps/{inventory.name_of(DEV)}").body
         assert "Service" in {place.kind for place in inventory.from_config_map(stored).places}
         world.proxy._rules.clear()
@@ -110,24 +127,26 @@ def service(world: World) -> str:
     return f"/api/v1/namespaces/{DEV}/services/{members(world, DEV, 'Service')[0].partition('/')[2]}"
 
 
-class TestADeletionByHand:
-    @pytest.fixture
-    def reporting(self, cluster: tuple[Path, Api]) -> Iterator[World]:
-        folder, api = cluster
-        world = World(api, folder, Led)
-        world.repository = Reporting()
-        with world:
-            yield world
+@pytest.fixture
+def reporting(cluster: tuple[Path, Api]) -> Iterator[World]:
+    folder, api = cluster
+    world = World(api, folder, Led)
+    world.repository = Reporting()
+    world.repository.models = {"churn": world.repository.models["churn"]}
+    with world:
+        yield world
 
+
+class TestADeletionByHand:
     def test_that_is_only_reported_is_no_new_object_to_the_next_process(self, reporting: World) -> None:
         world = reporting
         world.repository.commit()
         world.settle()
         path = service(world)
         assert world.api("DELETE", path).status == 200
-        turned(world, lambda: keeper(world, DEV).drift)
+        turned(world, lambda: keeper(world, DEV).drifts.open)
         world.restart()
-        turned(world, lambda: keeper(world, DEV).drift)
+        turned(world, lambda: keeper(world, DEV).drifts.open)
         turned(world, lambda: keeper(world, DEV).is_caught_up)
         assert world.api("GET", path).status == 404
         assert [(one.change.drift, one.outcome) for one in world.daemon.heard.drifts] == [(True, "reported")]
@@ -138,7 +157,7 @@ class TestADeletionByHand:
         world.settle()
         path = service(world)
         assert world.api("DELETE", path).status == 200
-        turned(world, lambda: keeper(world, DEV).drift)
+        turned(world, lambda: keeper(world, DEV).drifts.open)
         assert isinstance(world.repository, Reporting)
         world.repository.drift = "mend"
         world.repository.commit()
@@ -163,6 +182,188 @@ class TestADeletionByHand:
         world.settle()
         told = [one for one in world.daemon.heard.drifts if one.change.id == late.target]
         assert [one.outcome for one in told] == ["mended"]
+
+    def test_that_is_heard_of_late_makes_nobody_forget_what_is_there_again(self, world: World) -> None:
+        world.repository.models = {"churn": world.repository.models["churn"]}
+        world.repository.commit()
+        world.settle()
+        dev, path = keeper(world, DEV), service(world)
+        assert world.api("DELETE", path).status == 200
+        eventually(lambda: not dev._heard.empty())
+        late = dev._heard.get()
+        assert late.how == "DELETED"
+        dev.want({"churn"})
+        turned(world, lambda: world.api("GET", path).status == 200)
+        dev._heard.put(late)
+        world.settle()
+        world.repository.models["churn"].commit = COMMITS[1]
+        world.repository.commit()
+        world.settle()
+        assert world.api("GET", path).status == 404, "the next build takes its place, and nobody wants it any more"
+
+    def test_of_much_at_a_time_is_no_fight(self, world: World) -> None:
+        world.repository.models = {"churn": Model([DEV], second=20)}
+        world.repository.commit()
+        world.settle()
+        theirs = [
+            body
+            for body in harness.members(world.api, DEV).values()
+            if body["metadata"]["labels"].get("app.kubernetes.io/name") == "churn" and body["kind"] != "Job"
+        ]
+        assert len(theirs) > 5
+        for body in theirs:
+            assert world.api("DELETE", _path(body)).status in (200, 202)
+        world.settle()
+        assert {one.outcome for one in world.daemon.heard.drifts} == {"mended"}
+
+
+class TestWhatIsOnlyReported:
+    """Of environments with `drift: report`."""
+
+    def edit(self, world: World, path: str, manager: str, patch: dict[str, Any]) -> None:
+        assert world.api("PATCH", f"{path}?fieldManager={manager}", patch, content_type=MERGE).status == 200
+
+    def path(self, world: World) -> str:
+        (name,) = members(world, DEV, "Deployment")
+        return f"{harness.collection('Deployment', DEV)}/{name.partition('/')[2]}"
+
+    def build(self, world: World, commit: str) -> None:
+        world.repository.models["churn"].commit = commit
+        world.repository.commit()
+        world.settle()
+
+    def test_is_forgotten_with_the_object(self, reporting: World) -> None:
+        world = reporting
+        world.repository.commit()
+        world.settle()
+        path = self.path(world)
+        patch = {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 7}}}}
+        self.edit(world, path, "kubectl-edit", patch)
+        turned(world, lambda: keeper(world, DEV).drifts.open)
+        self.build(world, COMMITS[1])
+        assert world.api("GET", path).status == 404
+        assert keeper(world, DEV).drifts.open == {}
+
+    def test_does_not_keep_what_was_deleted_from_coming_back_with_another_build_and_its_own(
+        self, reporting: World
+    ) -> None:
+        world = reporting
+        world.repository.commit()
+        world.settle()
+        path = self.path(world)
+        assert world.api("DELETE", path).status in (200, 202)
+        turned(world, lambda: keeper(world, DEV).drifts.open)
+        self.build(world, COMMITS[1])
+        self.build(world, COMMITS[0])
+        assert world.api("GET", path).status == 200
+
+    def test_is_told_again_when_somebody_does_more(self, reporting: World) -> None:
+        world = reporting
+        world.repository.commit()
+        world.settle()
+        told = world.daemon.heard.drifts
+        self.edit(world, service(world), "kubectl-edit", {"spec": {"selector": {"a": "b"}}})
+        turned(world, lambda: told)
+        for _ in range(5):
+            world.turn()
+        assert len(told) == 1
+        self.edit(world, service(world), "k9s", {"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}})
+        turned(world, lambda: len(told) > 1)
+        assert [one.change.by for one in told] == ["kubectl-edit", "k9s, kubectl-edit"]
+
+    def test_is_not_tried_all_the_time_when_it_is_to_be_mended_and_cannot(self, reporting: World) -> None:
+        world = reporting
+        assert isinstance(world.repository, Reporting)
+        world.repository.commit()
+        world.settle()
+        assert world.api("DELETE", service(world)).status == 200
+        dev = keeper(world, DEV)
+        turned(world, lambda: dev.drifts.open and dev.is_caught_up)
+        words = forbidden("list", "services", "", DEV)
+        world.proxy.inject(answer(403, words), method="GET", path=f"/namespaces/{DEV}/services", times=ALWAYS)
+        for one, watch in dev.plane.cache._watches.items():
+            if (one.kind, one.namespace) == ("Service", DEV):
+                watch.shelf.forget()
+                watch._stream.end()
+        turned(world, lambda: dev._sight.blind)
+        world.repository.drift = "mend"
+        world.repository.commit()
+        turned(world, lambda: any(one.tries for _, one in dev.agenda))
+        passes = set()
+        for _ in range(20):
+            dev.turn(time.monotonic())
+            passes.add(dev.last)
+        assert len(passes) <= 2
+
+
+def test_what_moves_in_another_environment_stops_no_pass(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often: with each batch of many, something may have moved elsewhere."""
+    world.repository.models = {"churn": Model([DEV]), "fraud": Model([PROD])}
+    world.repository.commit()
+    world.settle()
+    dev, memory = keeper(world, DEV), iter(f"{number}Gi" for number in range(2, 100))
+    look = Desire.look
+
+    def looked(desire: Desire, environment: str, models: Any) -> Any:
+        found = look(desire, environment, models)
+        if environment == DEV:
+            world.repository.models["fraud"].memory = next(memory)
+            world.repository.commit()
+            world.daemon.conductor.turn()
+        return found
+
+    monkeypatch.setattr(Desire, "look", looked)
+    world.repository.models["churn"].memory = "2Gi"
+    world.repository.commit()
+    passes = dev.last
+    turned(world, lambda: dev.last is not passes, 10.0)
+
+
+def test_an_error_of_the_program_about_one_model_stops_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    compare = plan.environment
+
+    def failing(wanted: plan.Wanted, observed: plan.Observed) -> Any:
+        if any("churn" in manifest.id.name for manifest in wanted.manifests):
+            raise ValueError("it is odd")
+        return compare(wanted, observed)
+
+    monkeypatch.setattr(plan, "environment", failing)
+    world.repository.commit()
+    turned(world, lambda: fraud(world, DEV, "Deployment"))
+    assert [one.why for model, one in keeper(world, DEV).agenda if model == "churn"] == ["ValueError: it is odd"]
+    monkeypatch.undo()
+    world.settle()
+    assert [name for name in members(world, DEV, "Deployment") if "churn" in name]
+
+
+def test_a_limit_on_deletions_sees_what_is_due_later_because_something_failed(world: World) -> None:
+    """Each for itself, they may all be within it."""
+    world.repository.commit()
+    world.settle()
+    dev = keeper(world, DEV)
+    world.repository.models.clear()
+    world.repository.commit()
+    world.daemon.conductor.turn()
+    dev._listen(time.monotonic())
+    dev._lose("the cluster is away")
+    first = min(dict(dev.agenda), key=lambda model: dict(dev.agenda)[model].due)
+    assert [batch.keys() for batch in dev._batches(frozenset({first}))] == [{"churn", "fraud"}]
+
+
+def test_what_an_environment_had_is_known_while_nobody_keeps_it(world: World) -> None:
+    """As when its cluster cannot be connected to; or right after a start, when there is no revision yet."""
+    fleet, known = world.daemon.fleet, {DEV: "1a2b", "gone": "3c4d"}
+    reporter = Reporter(world.daemon.conductor, fleet, Metrics("1"), clock, "", "", lambda *_: None, known)
+    reporter._note()
+    assert known.keys() == {DEV, "gone"}
+    world.repository.commit()
+    world.settle()
+    reporter._note()
+    assert known[DEV] == known[PROD] == world.daemon.desire.revision
+    fleet._dismiss(*next(key for key in fleet.keepers if key[1] == DEV))
+    reporter._note()
+    assert {DEV, PROD} <= known.keys()
+    assert "gone" not in known
 
 
 #: By these the server knows the items of lists.

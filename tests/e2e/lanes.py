@@ -324,9 +324,9 @@ class Lanes:
 
     # -- how a round ends -------------------------------------------------------------------------------------------
 
-    def settle(self, daemon: Daemon, unless: Callable[[], bool] = lambda: False) -> None:
+    def settle(self, daemon: Daemon, unless: Callable[[], bool] = lambda: False, *, patience: float = PATIENCE) -> None:
         """Waits until every lane is as it should be, while the cluster does its part; fails where one is not."""
-        wanted, end = self.right[self.way], time.monotonic() + PATIENCE
+        wanted, end = self.right[self.way], time.monotonic() + patience
         self._seen, due, pause = {}, 0.0, _PERIOD
         while not unless():
             now = time.monotonic()

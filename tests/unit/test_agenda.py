@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reconciler.daemon.agenda import Agenda
+from renderers.manifest import ObjectId
 
 LONGEST, LONGEST_WITH_JITTER = 300.0, 450.0
 #: So many repairs in a row are not yet a fight.
 BEFORE_A_FIGHT = 4
+SERVICE, ROUTE = ObjectId("v1", "Service", "prod", "churn"), ObjectId("v1", "HTTPRoute", "prod", "churn")
 
 
 @pytest.fixture
@@ -36,8 +38,8 @@ def wait(agenda: Agenda, model: str, now: float) -> float:
 def fight(agenda: Agenda, model: str, now: float) -> None:
     """Somebody changes it again as soon as it was repaired, until that is a fight."""
     for _ in range(BEFORE_A_FIGHT):
-        assert not agenda.repaired(model, now)
-    assert agenda.repaired(model, now)
+        assert not agenda.repaired(model, [SERVICE], now)
+    assert agenda.repaired(model, [SERVICE], now)
 
 
 class TestWhatIsSettled:
@@ -159,7 +161,7 @@ class TestAFight:
         now = 0.0
         for _ in range(50):
             now += 61
-            assert not agenda.repaired("churn", now)
+            assert not agenda.repaired("churn", [SERVICE], now)
             agenda.touch(["churn"], now)
             assert agenda.due(now) == {"churn"}
 
@@ -172,18 +174,36 @@ class TestAFight:
             agenda.touch(["churn"], now)
             pauses.append(dict(agenda)["churn"].due - now)
             now = dict(agenda)["churn"].due
-            assert agenda.repaired("churn", now)
+            assert agenda.repaired("churn", [SERVICE], now)
         assert pauses == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
 
     def test_is_over_when_there_was_peace_for_a_while(self, agenda: Agenda) -> None:
         fight(agenda, "churn", 10.0)
-        assert not agenda.repaired("churn", 10.0 + 2 * 2 + 60.1)
+        assert not agenda.repaired("churn", [SERVICE], 10.0 + 2 * 2 + 60.1)
         agenda.touch(["churn"], 80.0)
         assert agenda.due(80.0) == {"churn"}
 
     def test_goes_on_for_whoever_waits_no_longer_than_the_pause(self, agenda: Agenda) -> None:
         fight(agenda, "churn", 10.0)
-        assert agenda.repaired("churn", 10.0 + 2 * 2 + 59.9)
+        assert agenda.repaired("churn", [SERVICE], 10.0 + 2 * 2 + 59.9)
+
+    def test_many_objects_that_somebody_deletes_once_are_none_however_few_at_a_time_they_are_mended(
+        self, agenda: Agenda
+    ) -> None:
+        objects = [ObjectId("v1", "Service", "prod", str(number)) for number in range(30)]
+        assert not agenda.repaired("churn", objects[:10], 10.0)
+        assert not any(agenda.repaired("churn", [one], 11.0) for one in objects[10:])
+        agenda.touch(["churn"], 12.0)
+        assert agenda.due(12.0) == {"churn"}
+
+    def test_names_what_is_fought_over(self, agenda: Agenda) -> None:
+        fight(agenda, "churn", 10.0)
+        assert agenda.repaired("churn", [ROUTE, SERVICE], 10.0) == [SERVICE]
+
+    def test_is_not_remembered_for_ever(self, agenda: Agenda) -> None:
+        for number in range(100):
+            agenda.repaired(f"model-{number}", [SERVICE], 100.0 * number)
+        assert list(agenda._repairs) == ["model-99"]
 
     def test_of_one_model_costs_no_other(self, agenda: Agenda) -> None:
         fight(agenda, "churn", 10.0)
@@ -223,7 +243,7 @@ def play(history: list[tuple[float, tuple[Any, ...]]], chance: float) -> tuple[A
                 agenda.leave(model, "why", now, waits=waits, held=held)
                 open_.add(model)
             case "repaired", [model]:
-                agenda.repaired(model, now)
+                agenda.repaired(model, [SERVICE], now)
             case _:
                 agenda.touch_held(now)
     return agenda, open_, now

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections import Counter
+from threading import Event, Thread
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,3 +46,28 @@ def test_all_counts_are_those_of_what_is_there(steps: list[tuple[ObjectId, str |
     assert members.places == Counter(map(place_of, there))
     assert members.kinds == {target.kind for target in there}
     assert members.namespaces == {target.name for target in there if target.kind == "Namespace"}
+
+
+def test_another_thread_may_ask_what_kinds_there_are_while_they_come_and_go() -> None:
+    """Whoever minds all environments asks each keeper whether it is over."""
+    members, stop = Members(), Event()
+    for number in range(30):
+        members.join(ObjectId("v1", f"Kind{number}", "prod", "churn"), {})
+
+    def keep() -> None:
+        while not stop.is_set():
+            for number in range(7):
+                target = ObjectId("v1", f"Other{number}", "prod", "churn")
+                members.join(target, {})
+                members.leave(target)
+
+    keeper, interval, until = Thread(target=keep), sys.getswitchinterval(), time.monotonic() + 0.5
+    sys.setswitchinterval(1e-6)
+    keeper.start()
+    try:
+        while time.monotonic() < until:
+            assert len(members.kinds) >= 30
+    finally:
+        stop.set()
+        keeper.join()
+        sys.setswitchinterval(interval)
