@@ -107,8 +107,17 @@ def _below(path: str, key: str) -> str:
 
 
 #: Names of environment variables and keys whose values are nobody's business.
-_CREDENTIAL = re.compile(r"token|secret|passw|credential|private|api_?-?key|access_?-?key|last-applied", re.IGNORECASE)
-_HIDDEN = "(hidden)"
+_CREDENTIAL = re.compile(
+    r"token|secret|passw|pwd|credential|private|(api|access|signing|encryption)_?-?key|connection_?string|last-applied",
+    re.IGNORECASE,
+)
+HIDDEN = "(hidden)"
+
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>[^\s\"<>]+)", re.IGNORECASE)
+#: Before the host (RFC 3986, 3.2.1); also with a password that nobody has escaped.
+_USER = re.compile(r"(?:[^/?#]*|[^/?#:]*:(?![0-9]*(?:[/?#]|$)).*)@")
+#: Values of a query or a fragment, and a query that is nothing but a value.
+_VALUE = re.compile(r"(?<==)[^&;#]+|(?<=\?)[^=&;#]+(?=[&;#]|$)")
 
 
 def is_credential(name: str) -> bool:
@@ -116,31 +125,59 @@ def is_credential(name: str) -> bool:
     return _CREDENTIAL.search(name) is not None
 
 
+def without_credentials(text: str) -> str:
+    """A text that anybody may read: of each URL in it, who asks (user and password) and the query's values are hidden.
+
+    The user of ssh is shown, which is `git` and no secret.
+    """
+    return _URL.sub(_without_credentials_of_url, text) if "://" in text else text
+
+
+def _without_credentials_of_url(url: re.Match[str]) -> str:
+    scheme, rest = url["scheme"], url["rest"]
+    user = _USER.match(rest)
+    if user is not None and not (scheme.lower().endswith("ssh") and ":" not in user[0]):
+        rest = f"{HIDDEN}@{rest[user.end() :]}"
+    end = re.search(r"[?#]", rest)
+    if end is not None:
+        rest = rest[: end.start()] + _VALUE.sub(HIDDEN, rest[end.start() :])
+    return f"{scheme}://{rest}"
+
+
 def _without_credentials(change: FieldChange) -> FieldChange:
-    if not _CREDENTIAL.search(change.path):
-        return FieldChange(change.path, _hide_inside(change.old), _hide_inside(change.new))
-    old, new = (_hide(value) for value in change[1:])
+    names = re.split(r"[.\[\]]", change.path)
+    if is_credential(change.path) and _NAMES.isdisjoint(names):
+        return _told_apart(change, _hide(change.old), _hide(change.new))
+    return _told_apart(change, _hide_inside(change.old), _hide_inside(change.new))
+
+
+def _told_apart(change: FieldChange, old: Any, new: Any) -> FieldChange:
+    """The change with these values, which say that there is one even where all that differs is hidden."""
+    if old == new and (old, new) != (change.old, change.new):
+        return FieldChange(change.path, "(hidden, old)", "(hidden, new)")
     return FieldChange(change.path, old, new)
 
 
 def _hide(value: Any) -> Any:
     """Everything that a container's variable or a map's value holds, except where it names a Secret to read from."""
     if isinstance(value, str):
-        return _HIDDEN
+        return HIDDEN
     if isinstance(value, dict):
         return {key: _hide(item) if key in ("value", "data") else _hide_inside(item) for key, item in value.items()}
     return _hide_inside(value)
 
 
 def _hide_inside(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_credentials(value)
     if isinstance(value, list):
         return [_hide_inside(item) for item in value]
     if not isinstance(value, dict):
         return value
-    if isinstance(value.get("name"), str) and _CREDENTIAL.search(value["name"]) and "value" in value:
-        return value | {"value": _HIDDEN}
+    if isinstance(value.get("name"), str) and is_credential(value["name"]) and "value" in value:
+        return value | {"value": HIDDEN}
     return {
-        key: _HIDDEN if isinstance(item, str) and _CREDENTIAL.search(key) and key not in _NAMES else _hide_inside(item)
+        key: HIDDEN if isinstance(item, str) and is_credential(key) and key not in _NAMES else _hide_inside(item)
         for key, item in value.items()
     }
 
@@ -150,11 +187,8 @@ _NAMES = frozenset({"secretName", "automountServiceAccountToken", "secretKeyRef"
 
 
 def _masked(change: FieldChange) -> FieldChange:
-    """Only whether it changed: not the length, not a part of it."""
+    """Of a Secret's data, only whether it changed: not the length, not a part of it."""
     if not change.path.startswith(("data", "stringData")):
-        return change
-    hidden = [
-        ABSENT if value is ABSENT else f"(hidden, {word})"
-        for value, word in zip(change[1:], ("old", "new"), strict=True)
-    ]
-    return FieldChange(change.path, *hidden)
+        return _without_credentials(change)
+    old, new = (ABSENT if value is ABSENT else HIDDEN for value in change[1:])
+    return _told_apart(change, old, new)

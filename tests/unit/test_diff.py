@@ -1,9 +1,10 @@
 """Field-by-field comparison of two versions of an object."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reconciler.diff import FieldChange, compare
+from reconciler.diff import FieldChange, compare, without_credentials
 
 
 def deployment(*containers, replicas=2):
@@ -82,7 +83,43 @@ def test_which_secret_is_read_is_shown():
         return deployment({"name": "model", "env": [reference]})
 
     (change,) = compare(reading("one"), reading("two"))
-    assert "(hidden)" in repr(change) or (change.old, change.new) == ("one", "two")
+    assert (change.old, change.new) == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgres://ada:planted@db:5432/churn", "postgres://(hidden)@db:5432/churn"),
+        ("postgres://ada:pla/nted@db/churn", "postgres://(hidden)@db/churn"),
+        ("https://planted@git.example.com/models#churn", "https://(hidden)@git.example.com/models#churn"),
+        ("ssh://git@git.example.com/models#churn", "ssh://git@git.example.com/models#churn"),
+        ("https://h/x?token=planted&key=planted#a=planted", "https://h/x?token=(hidden)&key=(hidden)#a=(hidden)"),
+        ("https://h/x?planted", "https://h/x?(hidden)"),
+        ("https://h:8080/a@2.0/b?q=", "https://h:8080/a@2.0/b?q="),
+        ('{"to": ["redis://:planted@cache", "http://h/a"]}', '{"to": ["redis://(hidden)@cache", "http://h/a"]}'),
+        ("is 1 > 0 ? a=b : c", "is 1 > 0 ? a=b : c"),
+    ],
+)
+def test_a_url_is_shown_without_who_asks_and_what_its_query_holds(url, shown):
+    assert without_credentials(url) == shown
+
+
+def test_a_url_in_an_object_is_masked_and_a_difference_in_what_is_hidden_is_still_one():
+    def reading(password):
+        return deployment({"name": "model", "env": [{"name": "DB", "value": f"postgres://ada:{password}@db/churn"}]})
+
+    assert compare(reading("planted-1"), reading("planted-2")) == (
+        FieldChange("spec.template.spec.containers[model].env[DB].value", "(hidden, old)", "(hidden, new)"),
+    )
+    assert "planted" not in repr(compare(deployment(), reading("planted")))
+
+
+def test_what_kubectl_has_written_down_of_a_secret_is_hidden_too():
+    def applied(value):
+        annotation = {"kubectl.kubernetes.io/last-applied-configuration": f'{{"data": {{"a": "{value}"}}}}'}
+        return {"kind": "Secret", "metadata": {"name": "s", "annotations": annotation}}
+
+    assert "planted" not in repr(compare(applied("planted-1"), applied("planted-2")))
 
 
 def test_a_key_with_dots_or_slashes_stands_in_brackets():
