@@ -121,7 +121,6 @@ class Automator:
     _recalls: Recalls = field(default_factory=Recalls, init=False)
     _branches: builds.Branches = field(default_factory=builds.Branches, init=False)
     _notifier: Notifier = field(init=False)
-    _told: dict[str, str] = field(default_factory=dict, init=False)
     #: The environments in order of promotion, as of a catalog's environments.
     _ordered: tuple[Mapping[str, Placed[Environment]], Sequence[str]] = field(default=({}, ()), init=False)
     #: Models whose old records were put away.
@@ -213,9 +212,7 @@ class Automator:
             desk.busy |= desk.questions.end()
             ends[model] = _end(desk)
         last = {one.where: one for end in ends.values() for one in end.told}
-        told = [one for one in last.values() if self._told.get(one.where) != one.message]
-        self._told |= {one.where: one.message for one in told}
-        return self._progress(ends, told)
+        return self._progress(ends, list(last.values()))
 
     def _meant(self, reader: Reader, models: Collection[str] | None) -> set[str]:
         """What a step is about. Reads what may have changed of the records."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from typing import TypeAlias
 
 from reconciler import judging, readiness, recorded, triggers
 from reconciler.automate.desk import Desk
@@ -21,13 +22,19 @@ from schemas.environment import Environment
 #: What is known of a branch is asked for again after this.
 _BRANCH_AGE = timedelta(seconds=20)
 
+#: (repository, branch)
+_Branch: TypeAlias = tuple[str, str]
+
 
 @dataclass(slots=True)
 class Branches:
-    """What triggers have seen of the world, by automation; it is lost with the process, and then asked for again."""
+    """What triggers have seen of the world, by automation; it is lost with the process, and then asked for again.
 
-    seen: dict[str, triggers.Seen] = field(default_factory=dict)
-    heads: dict[str, tuple[str, datetime]] = field(default_factory=dict)
+    It is of one branch: an automation that is pointed to another one has seen nothing of it.
+    """
+
+    seen: dict[str, tuple[_Branch | None, triggers.Seen]] = field(default_factory=dict)
+    heads: dict[str, tuple[_Branch, str, datetime]] = field(default_factory=dict)
 
 
 def job_of(build: Build, environment: Environment) -> ObjectId:
@@ -126,7 +133,9 @@ class _Starter:
             self.desk.create_build(recorded.of_registration(self.automation, self.environment.name, decision.cause))
 
     def _seen(self) -> triggers.Seen:
-        seen = self.branches.seen.get(self.automation.name, triggers.Seen())
+        branch, seen = self.branches.seen.get(self.automation.name, (None, triggers.Seen()))
+        if branch != self._branch:
+            seen = triggers.Seen()
         if self.automation.trigger.git is not None and self.automation.enabled:
             head = self._head()
             if head and head != seen.head:
@@ -134,21 +143,29 @@ class _Starter:
         return seen
 
     def _note(self, seen: triggers.Seen) -> triggers.Seen:
-        self.branches.seen[self.automation.name] = seen
+        self.branches.seen[self.automation.name] = self._branch, seen
         return seen
+
+    @property
+    def _branch(self) -> _Branch | None:
+        """What it builds; None where it runs a batch."""
+        spec = self.automation.build_spec
+        return (spec.repository, spec.git_branch) if spec is not None else None
 
     def _head(self) -> str:
         """The newest commit of the branch, as it was some seconds ago; "" while Git has not answered."""
-        spec, key = self.automation.build_spec, self.automation.name
+        name, spec, branch = self.automation.name, self.automation.build_spec, self._branch
         assert spec is not None
-        commit, at = self.branches.heads.get(key, ("", None))
-        if at is None or not timedelta() <= self.desk.now - at < _BRANCH_AGE:
-            question = partial(self.desk.outside.commit, spec, spec.git_branch, self.environment)
-            answer = self.desk.questions.ask(("commit", key), question)
-            if answer is not None:
-                self.branches.heads[key] = answer, self.desk.now
-                return str(answer)
-        return commit
+        assert branch is not None
+        known, commit, at = self.branches.heads.get(name, (None, "", self.desk.now))
+        if known == branch and timedelta() <= self.desk.now - at < _BRANCH_AGE:
+            return commit
+        question = partial(self.desk.outside.commit, spec, spec.git_branch, self.environment)
+        answer: str | None = self.desk.questions.ask(("commit", name, *branch), question)
+        if answer is None:
+            return ""
+        self.branches.heads[name] = branch, answer, self.desk.now
+        return answer
 
     def _start(self, decision: triggers.Start) -> None:
         build = self._build(decision)
@@ -190,8 +207,10 @@ class _Starter:
         verdict: Verdict | None = self.desk.questions.ask(("metric", self.automation.name), question)
         if verdict is None:
             return triggers.Wait(None, "its metric is asked for")
-        self.desk.tell(f"automation {self.automation.name}", verdict.message)
-        seen = self._note(self._seen()._replace(metric=verdict))
+        seen = self._seen()
+        if seen.metric is None or seen.metric.message != verdict.message:
+            self.desk.tell(f"automation {self.automation.name}", verdict.message)
+        seen = self._note(seen._replace(metric=verdict))
         return triggers.due(self.automation, runs, seen, self.desk.now)
 
     def _ask_paths(self, asked: triggers.AskPaths, runs: list[Build]) -> triggers.Decision:

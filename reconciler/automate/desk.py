@@ -203,7 +203,8 @@ class Desk:
         written = self._written(one.model_copy(update={"status": status}))
         if written is not None:
             self._promotions[written.identity.name] = written
-            self.tell(f"promotion {written.identity.name}", f"{written.status.phase}: {written.status.message}")
+            if (status.phase, status.message) != (one.status.phase, one.status.message):
+                self.tell(f"promotion {written.identity.name}", f"{written.status.phase}: {written.status.message}")
         return written
 
     def _written(self, record: R) -> R | None:

@@ -50,6 +50,8 @@ def _advance(desk: Desk, one: Promotion) -> None:
         if written is None or written.is_finished:
             return
         desk.busy |= written.status.phase not in _FOR_PEOPLE and _goes_on(written, around)
+        if step.question is None and step.look_again is not None:
+            desk.wake(step.look_again)
         verdicts = _answer(desk, written, around, step.question)
         if verdicts is not None:
             judged = desk.write_promotion(written, promotion.judged(written.status, verdicts, desk.now))

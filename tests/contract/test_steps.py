@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,16 +16,22 @@ from reconciler.automate import Automator, Progress
 from reconciler.automate.archive import Archive
 from reconciler.cluster import Connection, Writer, connect
 from reconciler.outside import Outside
+from reconciler.promotion import DEPLOYMENT_TIMEOUT
 from reconciler.records import API_VERSION, NAMESPACE, Build, BuildPhase, BuildStatus, object_id_of, to_body
+from reconciler.report import Told
 from reconciler.specs.index import Index
 from renderers.catalog import Facts
 from schemas.environment import DataPlane
 from tests.contract.client import Api, EmbeddedServer
 from tests.contract.faults import FaultProxy
+from tests.contract.test_automate import automated
+from tests.e2e.data_plane import REPOSITORY, Repository
+from tests.e2e.harness import document
 from tests.sample_records import START, a_build, a_promotion, at
 
 MADE = BuildStatus(phase=BuildPhase.SUCCEEDED, finished_at=at(1))
 ENVIRONMENT = "api_version: v1\nspec:\n  environments:\n  - {name: prod, data_plane: embedded}\n"
+CANARY = "{steps: [{weight: 50, hold: 1m}]}"
 MODEL = """
 api_version: v1
 spec:
@@ -33,7 +42,7 @@ spec:
     name: default
     environments: [prod]
     build: {model}-1
-    rollout: {{canary: {{steps: [{{weight: 50, hold: 1m}}]}}}}
+    rollout: {{canary: {canary}}}
     traffic: [{{weight: 100}}]
     deployment: {{memory: {memory}}}
 """
@@ -151,8 +160,9 @@ class Steps:
     automator: Automator
     minutes: float = 0
 
-    def write(self, model: str, memory: str = "1Gi") -> None:
-        self.index.update({f"{model}.yaml": MODEL.format(model=model, memory=memory, commit="a" * 40).encode()})
+    def write(self, model: str, memory: str = "1Gi", canary: str = CANARY) -> None:
+        text = MODEL.format(model=model, memory=memory, commit="a" * 40, canary=canary)
+        self.index.update({f"{model}.yaml": text.encode()})
         self.automator.catalog = self.index.catalog
 
     def step(self, *models: str, whole: bool = False) -> Progress:
@@ -221,7 +231,8 @@ def test_what_other_models_recall_stays_as_it_was(steps: Steps) -> None:
 
 
 def test_a_model_that_nobody_promotes_is_of_no_concern(steps: Steps) -> None:
-    plain = MODEL.format(model="taxi", memory="1Gi", commit="b" * 40).replace("    rollout:", "    # rollout:")
+    plain = MODEL.format(model="taxi", memory="1Gi", commit="b" * 40, canary=CANARY)
+    plain = plain.replace("    rollout:", "    # rollout:")
     steps.index.update({"taxi.yaml": plain.encode()})
     steps.automator.catalog = steps.index.catalog
     assert steps.automator.concerns({"churn"})
@@ -250,3 +261,139 @@ def test_nothing_is_installed_where_nobody_needs_records(
     progress = automator.step(writer, START)
     assert (progress.models, progress.busy) == (frozenset(), False)
     assert {seen.method for seen in proxy.seen} <= {"GET"}
+
+
+def test_a_rollout_is_looked_at_again_when_its_time_is_over(steps: Steps) -> None:
+    steps.step(whole=True)
+    ledger.write_status(steps.writer, steps.build("churn").model_copy(update={"status": MADE}))
+    for _ in range(3):
+        progress = steps.step(whole=True)
+    (one,) = ledger.read(steps.writer)[0].promotions
+    assert one.status.rollout is not None
+    assert progress.until == one.status.rollout.began_at + DEPLOYMENT_TIMEOUT
+
+
+def test_a_paused_rollout_is_watched_and_nobody_waits_for_it(steps: Steps) -> None:
+    checked = {
+        "steps": [{"weight": 50, "hold": "1m"}],
+        "checks": [{"name": "errors", "metric": "error_rate", "threshold": "5", "window": "5m"}],
+    }
+    watched = ENVIRONMENT.replace("embedded}", 'embedded, prometheus_url: "http://127.0.0.1:9"}')
+    steps.index.update({"environments.yaml": watched.encode(), "fraud.yaml": None})
+    steps.write("churn", canary=json.dumps(checked))
+    assert not steps.index.problems, steps.index.problems
+    steps.step(whole=True)
+    ledger.write_status(steps.writer, steps.build("churn").model_copy(update={"status": MADE}))
+    for _ in range(3):
+        steps.step(whole=True)
+    (one,) = ledger.read(steps.writer)[0].promotions
+    assert one.status.rollout is not None
+    now = at(steps.minutes + 1)
+    rollout = {"step": 0, "weight": 50, "routed_at": now, "checked_at": now, "paused_at": now}
+    paused = one.status.model_copy(update={"rollout": one.status.rollout.model_copy(update=rollout)})
+    assert ledger.write_status(steps.writer, one.model_copy(update={"status": paused})) is not None
+    steps.step(whole=True)
+    steps.minutes -= 1
+    progress = steps.step(whole=True)
+    assert (progress.busy, progress.until) == (False, now + timedelta(seconds=30))
+
+
+# -- automations ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Nightly:
+    """An automation that runs every hour, of a process that goes on for hours."""
+
+    writer: Writer
+    repository: Repository
+    index: Index
+    automator: Automator
+    hours: float = 0
+
+    def write(self, branch: str = "main", trigger: Any = None, **more: Any) -> None:
+        build = {"git_uri": f"{REPOSITORY}#churn", "git_branch": branch}
+        parts = automated(trigger or {"scheduled": {"interval": "1h"}}, build_spec=build, **more)
+        self.index.update({"specs.yaml": document(*parts).encode()})
+        assert not [problem for problem in self.index.problems if problem.severity == "error"]
+        self.automator.catalog = self.index.catalog
+
+    def settle(self) -> Progress:
+        """Until all that was asked is answered, and what follows from it is written."""
+        for _ in range(3):
+            progress = self.automator.step(self.writer, at(60 * self.hours))
+            self.automator.questions.wait(20)
+        return progress
+
+    def finish(self) -> None:
+        """All builds succeed."""
+        records, _ = ledger.read(self.writer)
+        for build in records.builds.values():
+            ledger.write_status(self.writer, build.model_copy(update={"status": MADE}))
+
+    @property
+    def commits(self) -> list[str]:
+        records, _ = ledger.read(self.writer)
+        builds = sorted(records.builds.values(), key=lambda build: build.spec.cause.at)
+        return [build.spec.commit for build in builds if build.spec.commit]
+
+
+@pytest.fixture
+def nightly(writer: Writer, tmp_path: Path) -> Iterator[Nightly]:
+    repository, contents = Repository(tmp_path / "git"), dict[str, bytes]()
+    index = Index(contents.__getitem__, queries.check)
+    root, _, target = repository.mirror.partition("=")
+    outside = Outside(lambda _: writer, tmp_path, {root: target})
+    plane = DataPlane(type="embedded")
+    automator = Automator(index.catalog, Facts(), outside, plane, part=lambda model: index.part((model,)))
+    yield Nightly(writer, repository, index, automator)
+    automator.close()
+
+
+def test_each_run_is_of_the_commit_that_its_branch_stands_at_by_then(nightly: Nightly) -> None:
+    first = nightly.repository.model("churn", "one")
+    nightly.write(execute_immediately=True)
+    nightly.settle()
+    nightly.finish()
+    second = nightly.repository.model("churn", "two")
+    nightly.hours += 1.5
+    nightly.settle()
+    assert nightly.commits == [first, second]
+
+
+def test_what_was_seen_of_one_branch_says_nothing_of_another(nightly: Nightly) -> None:
+    first = nightly.repository.model("churn", "one")
+    nightly.repository._git("checkout", "--quiet", "-b", "other")
+    second = nightly.repository.model("churn", "two")
+    nightly.write(trigger="git")
+    nightly.settle()
+    nightly.finish()
+    nightly.write("other", trigger="git")
+    nightly.settle()
+    assert sorted(nightly.commits) == sorted([first, second])
+
+
+def test_a_run_whose_git_is_away_is_looked_at_again_until_it_is_back(nightly: Nightly, tmp_path: Path) -> None:
+    commit = nightly.repository.model("churn", "one")
+    (tmp_path / "git").rename(tmp_path / "away")
+    nightly.write(execute_immediately=True)
+    for _ in range(5):
+        nightly.settle()
+        assert nightly.automator.open["churn"].trouble
+    (tmp_path / "away").rename(tmp_path / "git")
+    nightly.settle()
+    nightly.settle()
+    assert nightly.commits == [commit]
+
+
+def test_what_a_metric_answers_is_told_once(nightly: Nightly) -> None:
+    metric = {"sql_query": "SELECT 7", "direction": "BELOW", "threshold": "1"}
+    nightly.repository.model("churn", "one")
+    nightly.write(trigger={"metric": metric})
+    told: list[Told] = []
+    for nightly.hours in (0, 1.5, 2.5, 3.5):
+        for _ in range(4):
+            told += nightly.automator.step(nightly.writer, at(60 * nightly.hours)).told
+            nightly.automator.questions.wait(20)
+    said = [one.message for one in told if one.where == "automation churn-auto"]
+    assert said == ["the metric 7 is not below 1 (BELOW is strict)"]

@@ -155,14 +155,14 @@ class Running(Plane):
 
     # -- what builds and promotes itself ------------------------------------------------------------------------------
 
-    def run(self, *more: str, wait: float = 60) -> Run:
+    def run(self, *more: str, wait: float = 120) -> Run:
         """A run over the specs as they are, until nothing goes on by itself."""
         run = self.reconcile(*self._run_arguments(wait), *more, timeout=wait + 30)
         assert run.code == 0, run.text
         return run
 
     @contextmanager
-    def running(self, wait: float = 60) -> Iterator[subprocess.Popen[str]]:
+    def running(self, wait: float = 120) -> Iterator[subprocess.Popen[str]]:
         """Such a run in the background. It has to end by itself, and well, unless the test has killed it."""
         process = self.start(*self._run_arguments(wait))
         try:
@@ -334,7 +334,7 @@ class Traffic:
             thread.join()
 
 
-def eventually(look: Callable[[], Any], seconds: float = 60) -> Any:
+def eventually(look: Callable[[], Any], seconds: float = 120) -> Any:
     """What `look` gives as soon as that is true."""
     until = time.monotonic() + seconds
     while not (found := look()):
