@@ -136,8 +136,8 @@ class Conductor:
     _stirs: SimpleQueue[str] = field(default_factory=SimpleQueue)
     #: Models whose Jobs, pods or routes have moved on since their last step.
     _stirred: set[str] = field(default_factory=set)
-    #: When the next step of a model is due at the latest, and of all of them; in seconds of the monotonic clock. Not what
-    #: is due at an instant: that is of the clock on the wall, which may be set.
+    #: When the next step of a model is due at the latest, and of all of them, in seconds of the monotonic clock. What
+    #: is due at an instant is not here: the clock on the wall may be set.
     _due: dict[str, float] = field(default_factory=dict)
     _all_due: float = 0.0
     _stepped_at: float = 0.0
