@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from reconciler.daemon.agenda import Agenda
+from renderers.manifest import ObjectId
 
 
 def moments(agenda: Agenda, model: str, tries: int) -> list[float]:
@@ -49,7 +50,8 @@ def test_what_has_failed_is_tried_at_once_when_something_else_is_wanted() -> Non
 
 def test_two_who_change_one_model_by_turns_come_to_rest() -> None:
     agenda = Agenda(lambda: 0.5)
-    fought = [agenda.repaired("churn", float(second)) for second in range(20)]
+    service = ObjectId("v1", "Service", "prod", "churn")
+    fought = [bool(agenda.repaired("churn", [service], float(second))) for second in range(20)]
     assert fought[:4] == [False] * 4
     assert all(fought[4:])
     agenda.touch(["churn", "other"], 20.0)
