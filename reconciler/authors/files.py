@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkstemp
@@ -75,7 +74,8 @@ def write(planned: Formatted) -> Formatted:
 
 def _replace(path: Path, old: bytes, new: bytes) -> bool:
     """Puts new content in the place of the old, if that is still there. Who reads meanwhile sees one of the two."""
-    handle, scratch = mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    handle, name = mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    scratch = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(new)
@@ -84,11 +84,10 @@ def _replace(path: Path, old: bytes, new: bytes) -> bool:
         shutil.copymode(path, scratch)
         if path.read_bytes() != old:
             return False
-        os.replace(scratch, path)  # noqa: PTH105 - both are strings of one folder
+        scratch.replace(path)
         return True
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(scratch)  # noqa: PTH108
+        scratch.unlink(missing_ok=True)
 
 
 # -- a new repository -----------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from reconciler.authors import fields
 from reconciler.authors.commented import Collection, Comment, Entry, Node, Scalar, comments, parse
+from reconciler.report.quoted_yaml import quoted
 from schemas.problem import Path, Problem
 from schemas.reader import read
 
@@ -225,12 +226,12 @@ def _inline(node: Node) -> str:
 def _one_line(scalar: Scalar) -> str:
     written, value = scalar.written, scalar.value
     if scalar.is_block:
-        return _quoted(value)
+        return quoted(value)
     if scalar.style == "'" and value.isprintable() and not set('"\\') & set(value):
         return f'"{value}"'
     if "\n" not in written:
         return written
-    return value if not scalar.style and "\n" not in value else _quoted(value)
+    return value if not scalar.style and "\n" not in value else quoted(value)
 
 
 def _scalar_lines(scalar: Scalar, head: str, blanks: str) -> list[str]:
@@ -248,23 +249,6 @@ def _scalar_lines(scalar: Scalar, head: str, blanks: str) -> list[str]:
         else:
             lines.append(blanks + word)
     return lines
-
-
-def _quoted(value: str) -> str:
-    """In double quotes, in one line. (JSON is no help: it writes a character beyond U+FFFF as two.)"""
-    return f'"{"".join(_escaped(character) for character in value)}"'
-
-
-def _escaped(character: str) -> str:
-    if character in _ESCAPES:
-        return _ESCAPES[character]
-    if character.isprintable():
-        return character
-    code = ord(character)
-    return f"\\x{code:02X}" if code < 0x100 else f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"
-
-
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def _block_scalar(scalar: Scalar, blanks: str) -> tuple[str, list[str]]:

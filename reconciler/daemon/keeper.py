@@ -290,7 +290,7 @@ class Keeper:
             yield
         except ApiError:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is, the other models go on
             log.exception("a pass ended with an error of the program", environment=self.name, models=sorted(models))
             self._odd.update(models)
             for model in models:

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from reconciler.importing.naming import Name
+from reconciler.report.quoted_yaml import quoted
 from schemas.document import KINDS
 from schemas.scalar import meaning
 
@@ -137,7 +138,7 @@ def scalar(value: Any) -> str:
     is_plain = _PLAIN.fullmatch(text.replace(":", "_")) is not None
     if is_plain and re.search(r"^:|:( |$)", text) is None and meaning(text) == text:
         return text
-    return _quoted(text)
+    return quoted(text)
 
 
 def _number(value: float) -> str:
@@ -145,20 +146,6 @@ def _number(value: float) -> str:
         return str(int(value))
     # Without an exponent: the two versions of YAML disagree on how one is written.
     return format(Decimal(repr(value)), "f")
-
-
-def _quoted(text: str) -> str:
-    return '"' + "".join(_ESCAPES.get(character) or _escaped(character) for character in text) + '"'
-
-
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if character.isprintable() and code != 0xFEFF:
-        return character
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _is_block(text: str) -> bool:
