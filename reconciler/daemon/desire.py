@@ -212,11 +212,6 @@ class Desire:
         """Whether there may be specs that nobody could read."""
         return bool(self.unreadable) or any(problem.severity == "error" for problem in self.specs.problems)
 
-    def waits(self) -> dict[UnitId, str]:
-        """Units that cannot be rendered now, and why."""
-        with self.lock:
-            return {unit: made.waits for unit, made in self._all() if made.waits}
-
     # -- rendering --------------------------------------------------------------------------------------------------
 
     def _render(self, models: Collection[str] | None) -> dict[UnitId, Unit] | None:

@@ -24,6 +24,14 @@ from tests.edited_specs import ENVIRONMENTS, MODELS, Editor
 REPOSITORY, COMMIT = "https://example.com/models.git", "45a96240e08b09e4c2dd86a6a58f8ce239655f3c"
 
 
+def waiting(desire: Desire) -> dict[UnitId, str]:
+    """The units that cannot be rendered now, and why."""
+    wanted = {name: desire.wanted(name) for name in desire.environments()}
+    return {
+        UnitId(name, model): unit.waits for name, units in wanted.items() for model, unit in units.items() if unit.waits
+    }
+
+
 class Followed:
     """A desire over a real index, and the files that it follows."""
 
@@ -147,7 +155,7 @@ class TestWhatHasMoved:
     def test_is_a_model_of_which_the_records_say_something_else(self, followed: Followed) -> None:
         moved = followed.remember(unclear={("prod", "churn"): "its record is gone"})
         assert names(moved) == {"prod/churn"}
-        assert followed.desire.waits() == {UnitId("prod", "churn"): "its record is gone"}
+        assert waiting(followed.desire) == {UnitId("prod", "churn"): "its record is gone"}
         assert names(followed.remember(unclear={})) == {"prod/churn"}
 
     def test_is_a_job_that_is_kept_or_is_not_any_more(self, followed: Followed) -> None:
@@ -224,13 +232,13 @@ class TestABranchWhoseCommitIsNotKnown:
         return made
 
     def test_keeps_what_it_builds_waiting_and_nothing_is_deleted(self, followed: Followed) -> None:
-        assert followed.desire.waits() == {UnitId("dev", "fraud"): "its commit is being looked up"}
+        assert waiting(followed.desire) == {UnitId("dev", "fraud"): "its commit is being looked up"}
         assert followed.desire.look("dev", ["churn", "fraud"])["fraud"] == ()
         assert not followed.desire.standing("dev")[0]
 
     def test_moves_what_it_builds_when_it_is_known_and_when_it_is_another_one(self, followed: Followed) -> None:
         assert names(followed.know({(REPOSITORY, "main"): COMMIT})) == {"dev/fraud"}
-        assert followed.desire.waits() == {}
+        assert waiting(followed.desire) == {}
         before = followed.desire.wanted("dev")["fraud"].builds
         assert names(followed.know({(REPOSITORY, "main"): "b" * 40})) == {"dev/fraud"}
         after = followed.desire.wanted("dev")["fraud"].builds
@@ -262,7 +270,7 @@ class TestSpecsThatAreNewerThanWhatIsKnownOfThem:
         assert not followed.desire.standing("prod")[0], "nothing is deleted meanwhile"
         followed.update(frozenset({"fraud"}))
         assert followed.desire.look("prod", ["fraud"]) == {"fraud": ()}
-        assert followed.desire.waits().keys() == {UnitId("prod", "fraud")}
+        assert waiting(followed.desire).keys() == {UnitId("prod", "fraud")}
 
     def test_may_be_all_of_them(self, followed: Followed) -> None:
         followed.desire.expect(None)
