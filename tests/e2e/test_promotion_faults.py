@@ -222,9 +222,8 @@ def site(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sit
     made.api.close()
 
 
-@pytest.fixture
-def settled(site: Site) -> Site:
-    """Both models' newest builds are in production."""
+def settle(site: Site) -> None:
+    """Brings both models' newest builds into production, whatever an earlier test left."""
     site.plane.write("specs/a.yaml", specs())
     serving = [list(site.backends(model, "production")) for model in MODELS]
     if serving != [[f"{model}-default-{site.builds(model)[0]['spec']['id'][:8]}"] for model in MODELS]:
@@ -232,21 +231,26 @@ def settled(site: Site) -> Site:
         with Plant(site.api):
             run = site.run()
         assert run.code == 0, run.text
+
+
+@pytest.fixture
+def settled(site: Site) -> Site:
+    """Both models' newest builds are in production."""
+    settle(site)
     return site
 
 
 @pytest.fixture
-def plant(site: Site) -> Iterator[Plant]:
+def plant(settled: Site) -> Iterator[Plant]:
     """The controllers go on while the test does what it does."""
-    site.plane.write("specs/a.yaml", specs())
-    with Plant(site.api) as plant:
+    with Plant(settled.api) as plant:
         yield plant
 
 
 @pytest.fixture(scope="module")
 def undisturbed(site: Site) -> tuple[Ending, int]:
     """How a commit ends that nobody disturbs, and how many writes that takes."""
-    site.plane.write("specs/a.yaml", specs())
+    settle(site)
     site.commit()
     with Plant(site.api) as plant, FaultProxy(site.plane.kubeconfig) as proxy:
         run = site.run(proxy=proxy)
