@@ -205,6 +205,7 @@ def _access(configuration: Any, origin: str, connections: int, timeouts: Timeout
     # does the same, and the embedded data plane lives here.
     configuration.proxy = None if _is_loopback(url.hostname) else configuration.proxy
     manager = _official("client.rest").RESTClientObject(configuration).pool_manager
+    import_module("reconciler.cluster.wire").use(manager)  # it imports urllib3
     timeout = import_module("urllib3").Timeout
     if url.scheme == "http" and manager.proxy is not None:
         raise KubeconfigError(f"{origin}: {configuration.host} is plain http behind a proxy; set NO_PROXY")

@@ -39,6 +39,7 @@ class Access(NamedTuple):
 
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_ALWAYS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "trueup"}
 
 
 class _Request(NamedTuple):
@@ -356,7 +357,7 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _exchange(access: Access, request: _Request) -> urllib3.BaseHTTPResponse:
-    headers = {"Accept": "application/json", "User-Agent": "trueup", **request.headers}
+    headers = {"Host": access.host.partition("//")[2], **_ALWAYS, **request.headers}
     if authorization := access.authorization():
         headers["Authorization"] = authorization
     with _lost_answers(access.host, request.target):
