@@ -104,6 +104,9 @@ def configure(form: LogFormat = "json", level: LogLevel = "info", stream: TextIO
         logging.getLogger(name).setLevel(level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Who has called, of which thread and process: nobody prints it, and it is a third of what an event costs.
+    logging._srcfile = None  # as the HOWTO of logging has it
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.captureWarnings(True)
     threading.excepthook = _thread_ended
 
@@ -281,6 +284,17 @@ _CREDENTIALS = re.compile(
 )
 
 
+#: One of these is in whatever the pattern finds. To look for them takes a tenth of the time.
+_MARKS = (
+    *("://", "authorization", "bearer", "basic", "token", "passw", "api", "secret", "access", "x-amz-", "sig="),
+    *("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "whsec_", "eyj", "private"),
+)
+
+
 def redacted(text: str) -> str:
     """The text without what looks like a credential: passwords in URLs, Authorization, well-known kinds of tokens."""
+    if text.isascii():  # the pattern takes letters of other alphabets for these
+        lower = text.lower()
+        if not any(mark in lower for mark in _MARKS):
+            return text
     return _CREDENTIALS.sub(lambda found: f"{next(filter(None, found.groups()), '')}***", text)

@@ -339,6 +339,13 @@ def test_what_is_none_is_left_alone(text: str) -> None:
     assert redacted(text) == text
 
 
+@settings(max_examples=examples(300))
+@given(st.lists(st.sampled_from([*MASKED, *NOT_MASKED, *" ://@:=\"'&?_-", "token", "Sig", "API", "eyJ"]), max_size=6))
+def test_a_text_is_masked_the_same_whether_or_not_it_is_searched_at_first_for_what_credentials_have(parts: list[str]):
+    text = "".join(parts)
+    assert redacted(f"\u00e9 {text}") == f"\u00e9 {redacted(f' {text}')[1:]}", "only ASCII is searched at first"
+
+
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_credential_is_masked_wherever_it_stands(output: Callable[..., io.StringIO], form: LogFormat) -> None:
     stream = output(form)
