@@ -1,7 +1,8 @@
 """What all specs ask for, kept as an index: which objects, of which model, in which environment.
 
-The manifests themselves are not kept. Rendering is a pure function and takes a millisecond for a model, so whoever
-needs manifests has them rendered, and ten thousand objects cost ten thousand names. One lock makes an answer one
+The manifests themselves are not kept any longer than until somebody has looked at them. Rendering is a pure function
+and takes a millisecond for a model, so whoever needs them again has them rendered, and ten thousand objects cost ten
+thousand names. One lock makes an answer one
 revision's: the conductor changes what is wanted, and keepers of environments ask, each in a thread of its own.
 """
 
@@ -9,10 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import RLock
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, TypeVar
+
+import orjson
 
 from reconciler import desired
 from reconciler.automate import Recall
@@ -61,6 +64,23 @@ class Specs(Protocol):
     def part(self, models: Collection[str]) -> Catalog: ...
 
 
+class _Unseen(NamedTuple):
+    """Manifests that nobody has looked at yet. Their bodies are apart, as JSON, which is a fifth of the memory."""
+
+    manifests: tuple[Manifest, ...]
+    bodies: bytes
+
+    @classmethod
+    def of(cls, manifests: Collection[Manifest]) -> _Unseen:
+        return cls(tuple(replace(one, body={}) for one in manifests), orjson.dumps([one.body for one in manifests]))
+
+    def whole(self) -> tuple[Manifest, ...]:
+        bodies = orjson.loads(self.bodies)
+        return tuple(replace(one, body=body) for one, body in zip(self.manifests, bodies, strict=True))
+
+
+#: Manifests that are kept until somebody looks at them, about: 10 MB. Those of a first apply come in that order.
+_UNSEEN = 5_000
 _NO_RECALL = Recall(Facts(), {}, {})
 
 
@@ -83,6 +103,7 @@ class Desire:
     _makers: dict[str, dict[UnitId, ObjectId]] = field(default_factory=dict)
     #: By environment: how many objects it wants at each place.
     _places: dict[str, Counter[Place]] = field(default_factory=dict)
+    _unseen: dict[UnitId, _Unseen] = field(default_factory=dict)
     #: Units that want what another one has.
     _shared: set[UnitId] = field(default_factory=set)
     #: What is wrong with units that were not rendered; replaced where that changes.
@@ -176,13 +197,17 @@ class Desire:
         with self.lock:
             models = [model for model in models if self._expected is not None and model not in self._expected]
             manifests: dict[str, tuple[Manifest, ...]] = dict.fromkeys(models, ())
+            for model in models:
+                if (unseen := self._unseen.pop(UnitId(environment, model), None)) is not None:
+                    manifests[model] = unseen.whole()
+            again = [model for model in models if not manifests[model]]
 
             def is_asked(unit: catalogs.Unit) -> bool:
-                return unit.environment.spec.name == environment and unit.model in manifests
+                return unit.environment.spec.name == environment and unit.model in again
 
             recall = self._recall
             for unit in desired.build(
-                self.specs.part(models), recall.facts, self._unresolved, recall.unclear, asked=is_asked
+                self.specs.part(again), recall.facts, self._unresolved, recall.unclear, asked=is_asked
             ):
                 known = self._units.get(unit.environment, {}).get(unit.model)
                 # One whose objects another model wants as well is a problem that only the index has seen.
@@ -219,13 +244,18 @@ class Desire:
         catalog = self.specs.catalog if models is None else self.specs.part(models)
         made: dict[UnitId, Unit] = {}
 
-        def is_asked(unit: catalogs.Unit) -> bool:
+        def is_asked(unit: catalogs.Unit | UnitId) -> bool:
             return models is None or unit.model in models
 
+        self._unseen = {unit: one for unit, one in self._unseen.items() if not is_asked(unit)}
+        room = _UNSEEN - sum(len(one.manifests) for one in self._unseen.values())
         recall = self._recall
         for rendered in desired.build(catalog, recall.facts, self._unresolved, recall.unclear, asked=is_asked):
             unit = UnitId(rendered.environment, rendered.model)
             made[unit] = _indexed(rendered)
+            if 0 < len(rendered.manifests) <= room:
+                self._unseen[unit] = _Unseen.of(rendered.manifests)
+                room -= len(rendered.manifests)
             if models is None:
                 continue
             plane = catalog.environments[unit.environment].spec.data_plane

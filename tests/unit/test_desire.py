@@ -309,6 +309,7 @@ def assert_is_whole(followed: Followed) -> None:
         assert desire.standing(environment) == anew.desire.standing(environment)
         assert desire.places(environment) == Counter(place_of(t) for unit in units.values() for t in unit.objects)
         looked = desire.look(environment, desire.models(environment))
+        assert desire.look(environment, desire.models(environment)) == looked, "rendered again, it is what was kept"
         for name, unit in units.items():
             seen = {m.id: m.body["metadata"]["annotations"][CONTENT_HASH] for m in looked[name]}
             assert seen == unit.objects
