@@ -301,12 +301,6 @@ Folder = Annotated[
 class BatchData(SpecModel):
     """What a batch execution reads and writes."""
 
-    access_token_secret_name: SecretName | None = None
-    """The access key of the bucket; none: the role of the pods."""
-    access_secret_secret_name: SecretName | None = None
-    """The secret key that belongs to it."""
-    session_token_secret_name: SecretName | None = None
-    """The session token that belongs to them."""
     source_bucket: Bucket
     """Where the input is."""
     source_folder: Folder = "/"
@@ -319,6 +313,12 @@ class BatchData(SpecModel):
     """The folder of the answers."""
     output_file_type: FileType = "parquet"
     """How the answers are written."""
+    access_token_secret_name: SecretName | None = None
+    """The access key of the bucket; none: the role of the pods."""
+    access_secret_secret_name: SecretName | None = None
+    """The secret key that belongs to it."""
+    session_token_secret_name: SecretName | None = None
+    """The session token that belongs to them."""
 
 
 class BatchExecutionSpecification(SpecModel):
@@ -373,6 +373,10 @@ class Automation(SpecModel):
         Trigger, BeforeValidator(_trigger), Field(examples=["git", "manual", {"scheduled": {"interval": "Daily"}}])
     ]
     """What starts a run."""
+    execute_immediately: bool = False
+    """Run once when the automation is new."""
+    enabled: bool = True
+    """False: never runs by itself."""
     build_spec: AutomationBuildSpecification | None = None
     """What is built."""
     deployment_condition: DeploymentCondition | None = None
@@ -381,10 +385,6 @@ class Automation(SpecModel):
     """Where it is deployed; none: it is built and recorded only."""
     batch_execution: BatchExecution | None = None
     """Instead of a build: predict on files."""
-    execute_immediately: bool = False
-    """Run once when the automation is new."""
-    enabled: bool = True
-    """False: never runs by itself."""
     concurrency_policy: Literal["Forbid", "Allow", "Replace"] = "Forbid"
     """When a run is due while the last one still goes on: skip it, run both, or end the last one."""
     on_success: Notification | None = None

@@ -256,6 +256,8 @@ class Environment(SpecModel):
     """One place where models run: a namespace of a cluster."""
 
     name: DnsLabel
+    suspended: bool = False
+    """True: nothing here is changed, and nothing is removed."""
     data_plane: Annotated[
         DataPlane, BeforeValidator(_data_plane), Field(examples=["embedded", {"type": "kubernetes", "context": "eks"}])
     ] = shared(DataPlane)
@@ -291,8 +293,6 @@ class Environment(SpecModel):
     """Bounds of the namespace."""
     drift: Literal["mend", "report"] = "mend"
     """What is done about what somebody changes in the cluster past Git: `mend` it, or only `report` it."""
-    suspended: bool = False
-    """True: nothing here is changed, and nothing is removed."""
 
     @property
     def namespace_name(self) -> str:

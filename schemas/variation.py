@@ -187,6 +187,8 @@ class Variation(SpecModel):
     """The build that it serves: pinned, until a commit says otherwise."""
     automation: DisplayName | None = None
     """The automation whose newest promoted build it serves."""
+    protected: bool = False
+    """True: a plan that removes it or changes its traffic needs approval."""
     deployment: DeploymentSpecification = shared(DeploymentSpecification)
     """How it is served."""
     traffic: Annotated[Many[Traffic], Field(max_length=64)] | None = None
@@ -195,8 +197,6 @@ class Variation(SpecModel):
     """How a new build takes over: at once when it is ready, or as a canary."""
     environment_overrides: Annotated[tuple[tuple[DnsLabel, Override], ...], NamedMap()] = ()
     """What is different in an environment."""
-    protected: bool = False
-    """True: a plan that removes it or changes its traffic needs approval."""
 
     @model_validator(mode="after")
     def _one_source_and_sound_overrides(self) -> Self:
