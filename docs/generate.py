@@ -6,7 +6,6 @@ and the metrics from the code. What is written here is only how they are laid ou
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import sys
@@ -20,19 +19,12 @@ from prometheus_client.metrics import MetricWrapperBase
 from reconciler.authors import fields
 from reconciler.authors.fields import Field
 from reconciler.cli import app
-from reconciler.report import machine, sarif
+from reconciler.report import machine, rules
 from reconciler.telling.metrics import Metrics
 from reconciler.warehouse import tables
 
 FOLDER = Path(__file__).parent / "reference"
-ROOT = FOLDER.parent.parent
 MARK = "<!-- Made by `python -m docs.generate`. What it says comes from the program: change it there. -->"
-
-#: Modules that find problems. Those of `import` are about files of another platform.
-PACKAGES = ("schemas", "renderers", "reconciler")
-#: Rules that hold a plan back, and are no mistake of a spec.
-LIMITS = "prune"
-RULE = re.compile(r"[a-z]+(/[a-z0-9]+(-[a-z0-9]+)*)")
 
 
 def pages() -> dict[str, str]:
@@ -200,43 +192,31 @@ def _command(command: Any, path: tuple[str, ...], *, hidden: Sequence[str]) -> I
 
 
 def problems() -> Iterator[str]:
-    """The ids of all rules, by family."""
+    """All rules, by family, and what each means."""
     yield "# Problems"
     yield ""
     yield "Each problem has a rule: its id stays the same, whatever the sentence says. It is in brackets below a"
     yield "problem on a terminal, `rule` in JSON, `ruleId` in SARIF. Rules of your own are called `policy/NAME`."
     yield ""
-    found: dict[str, list[str]] = {}
-    for rule in sorted(rules()):
-        found.setdefault(rule.partition("/")[0], []).append(rule)
-    for family, about in sarif.FAMILIES.items():
-        if family in found:
-            yield f"## {family}"
-            yield ""
-            yield from _paragraph(about)
-            yield from (f"- `{rule}`" for rule in found[family])
-            yield ""
+    for family, about in rules.FAMILIES.items():
+        yield f"## {family}"
+        yield ""
+        yield from _paragraph(about)
+        for rule in rules.RULES:
+            if rule.partition("/")[0] == family and rule not in rules.LIMITS:
+                yield from _rule(rule)
     yield "## Limits"
     yield ""
-    yield "What a plan may not do without a person, or not at all: `rule` of the report's guards, with"
-    yield "`routing/last-variation` and `variation/protected`."
+    yield "What a plan may not do without a person, or not at all: `rule` of the report's guards."
     yield ""
-    yield from (f"- `{rule}`" for rule in found[LIMITS])
+    for rule in rules.LIMITS:
+        yield from _rule(rule)
 
 
-def rules() -> set[str]:
-    """Every text in the code that has the form of a rule of a known family."""
-    return {
-        node.value
-        for package in PACKAGES
-        for path in sorted((ROOT / package).rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and RULE.fullmatch(node.value)
-        and node.value.partition("/")[0] in (*sarif.FAMILIES, LIMITS)
-        and node.value != "policy/v1"  # a version of Kubernetes
-    }
+def _rule(rule: str) -> Iterator[str]:
+    yield f"`{rule}`"
+    yield f": {_text(rules.RULES[rule])}"
+    yield ""
 
 
 # -- the report -----------------------------------------------------------------------------------------------------

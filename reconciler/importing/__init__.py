@@ -116,7 +116,7 @@ def _tell_renamed(specs: list[Spec], names: Mapping[Name, str], context: Context
         if name.text != now:
             of = f" of the model {name.model}" if name.model else ""
             message = f"The {name.kind} {quoted(name.text)}{of} is called {now} from now on."
-            context.told.tell(places.get(name, first), "renamed", message)
+            context.told.tell(places.get(name, first), "import/renamed", message)
 
 
 def _is_there(spec: Spec, names: Mapping[Name, str], catalog: Catalog, told: Told) -> bool:
@@ -126,7 +126,7 @@ def _is_there(spec: Spec, names: Mapping[Name, str], catalog: Catalog, told: Tol
     placed = getattr(catalog, spec.item.kind).get(key)
     if placed is not None and spec.item.kind != "environments":
         message = f"The {spec.name.kind} {name} is at {placed.origin} already: it was left as it is."
-        told.tell(spec.place, "there-already", message)
+        told.tell(spec.place, "import/there-already", message)
     return placed is not None
 
 

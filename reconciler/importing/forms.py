@@ -29,19 +29,19 @@ class Told:
     _holding: dict[str, Name] = field(default_factory=dict)
 
     def tell(self, place: Place, rule: str, message: str, hint: str = "", severity: Severity = "warning") -> None:
-        self.problems.append(Problem(*place, (), f"import/{rule}", message, hint, severity))
+        self.problems.append(Problem(*place, (), rule, message, hint, severity))
 
     def changed(self, place: Place, message: str) -> None:
         """Something is written otherwise than it was."""
-        self.tell(place, "changed", message)
+        self.tell(place, "import/changed", message)
 
     def without(self, place: Place, message: str, hint: str = "") -> None:
         """Something has no counterpart."""
-        self.tell(place, "no-counterpart", message, hint)
+        self.tell(place, "import/no-counterpart", message, hint)
 
     def undecided(self, place: Place, message: str, hint: str = "", *, short: str = "") -> Lost:
         """Something that a person must decide. The answer stands in its place; `short` where the key says the rest."""
-        self.tell(place, "unknown", message, hint, "error")
+        self.tell(place, "import/unknown", message, hint, "error")
         return Lost(f"{short or message} ({place.file}:{place.line})")
 
     def named_secret(self, value: Value, key: str) -> Any:
@@ -224,7 +224,7 @@ def sql(value: Value, told: Told, what: str) -> Any:
         return text
     told.tell(
         value.place,
-        "sql",
+        "import/sql",
         f"{what} is SQL for the platform's analytics, whose tables are not ours.",
         "the tables here are builds, build_metrics, promotions, deployments and inferences",
     )

@@ -16,7 +16,7 @@ from urllib.parse import quote
 import orjson
 
 from reconciler.plan import Op
-from reconciler.report import ExitCode, Outcome, Report, exit_code
+from reconciler.report import ExitCode, Outcome, Report, exit_code, rules
 from reconciler.report.places import Places
 from reconciler.report.text import clean, counted
 from renderers.manifest import Origin
@@ -30,33 +30,6 @@ _LONGEST_DESCRIPTION = 1_000
 _ROOT = "%SRCROOT%"
 #: Not `primaryLocationLineHash`: that one is made by GitHub's upload, which warns of every value that is not its own.
 _FINGERPRINT = "trueupProblem/v1"
-
-#: What the rules of a family are about.
-FAMILIES = {
-    "audience": "An audience tells requests apart by their headers, in a way that a gateway can.",
-    "automation": "An automation says when something is built, and when it is promoted.",
-    "autoscaling": "A variation scales by a metric, and can wake up where it scales to zero.",
-    "batch": "A batch execution reads and writes where its environment may.",
-    "build": "A build says where its code comes from, so that the same build can be made again.",
-    "cluster": "A cluster takes the objects that the specs ask for.",
-    "desired": "Each object of a cluster is asked for by one spec.",
-    "environment": "An environment names its own namespace, storage and gateway.",
-    "notification": "A notification goes somewhere, and what is secret about it stays in a secret.",
-    "policy": "A rule of this organisation, in a file of the repository.",
-    "reference": "What a spec refers to exists, and fits.",
-    "resources": "What a build or a variation asks for can be had.",
-    "rollout": "A canary walks in steps that go up, and its checks can be answered.",
-    "routing": "A gateway can carry out what the specs say about traffic.",
-    "schema": "A spec has the fields of its kind, with values of their types.",
-    "secret": "A secret is named by a spec, and never written into it.",
-    "source": "Spec files can be read, and are of a size that can be reviewed.",
-    "sql": "A query is one SELECT of one column, and reads nothing that it should not.",
-    "threshold": "A threshold is a number in quotes, or a query.",
-    "traffic": "Of each audience, all requests go somewhere, and it is clear where.",
-    "variation": "A variation serves a build, in the environments that it names.",
-    "yaml": "A file is YAML that every reader takes for the same.",
-}
-
 
 #: Which command finds the problems of a family, where it is not `reconcile validate`.
 _FINDS = {"cluster": "reconcile --dry-run --live", "policy": "reconcile --dry-run"}
@@ -107,7 +80,7 @@ def _at(origin: Origin, rule: str, message: str) -> Problem:
 
 def _rule(rule: str, problems: Sequence[Problem]) -> dict[str, Any]:
     family, _, name = rule.partition("/")
-    about = FAMILIES.get(family, "A rule of the language of specs.")
+    about = rules.about(rule)
     is_error = any(problem.severity == "error" for problem in problems)
     title = f"{family}: {name.replace('-', ' ')}"[:_LONGEST_DESCRIPTION]
     words = f"{about} `{_FINDS.get(family, 'reconcile validate')}` finds it before anything is applied."
@@ -115,7 +88,7 @@ def _rule(rule: str, problems: Sequence[Problem]) -> dict[str, Any]:
         "id": rule,
         "name": rule,
         "shortDescription": {"text": title},
-        "fullDescription": {"text": about},
+        "fullDescription": {"text": about.replace("`", "")},
         "help": {"text": words.replace("`", ""), "markdown": words},
         "defaultConfiguration": {"level": "error" if is_error else "warning"},
         "properties": {
