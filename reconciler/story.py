@@ -122,6 +122,15 @@ def schedule(name: str, decision: triggers.Decision, *, width: int) -> Iterator[
     yield from _indented(f"automation {name}: {why}", "", width)
 
 
+def predictions(asked: Iterable[tuple[str, str, str, str]]) -> Iterator[str]:
+    """Where each model of each environment is asked: (environment, model, URL, header Host or "")."""
+    rows = [(clean(environment), clean(model), clean(url), clean(host)) for environment, model, url, host in asked]
+    first, second = (max(len(row[column]) for row in rows) for column in (0, 1))
+    yield "Predictions:"
+    for environment, model, url, host in rows:
+        yield f"  {environment:{first}}  {model:{second}}  {url}{f'  with the header Host: {host}' if host else ''}"
+
+
 def as_data(builds: Iterable[Build], promotions: Iterable[Promotion]) -> Mapping[str, Sequence[Mapping[str, object]]]:
     """For programs: the records as they are, without what only the cluster needs."""
     return {

@@ -1,9 +1,12 @@
-"""What a rollout looks like from outside: whether the new build's pods are ready, and what share the routes give it."""
+"""What is served, seen from outside: whether a build's pods are ready, what share the routes give it, and where it is
+asked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from math import ceil
+from typing import NamedTuple
 
 from reconciler import causes, readiness
 from reconciler.cluster import Reader
@@ -14,6 +17,16 @@ from renderers.manifest import Body, ObjectId
 from schemas.environment import Environment
 
 _ROUTE = ("gateway.networking.k8s.io/v1", "HTTPRoute")
+_GATEWAY = ("gateway.networking.k8s.io/v1", "Gateway")
+
+
+class Asked(NamedTuple):
+    """Where predictions of a model are asked for. `host`: the header Host that the gateway wants; "": any."""
+
+    environment: str
+    model: str
+    url: str
+    host: str = ""
 
 
 def deployment_of(environment: Environment, model: str, variation: str, build: str) -> ObjectId:
@@ -56,3 +69,29 @@ def share_of(routes: Iterable[Body], new: str, old: str) -> int | None:
     if any(abs(other - share) > ceil(100 / total) for total, other in found if total != most or other != share):
         return None
     return round(share)
+
+
+def all_asked(reader: Reader) -> list[Asked]:
+    """Of every model of a cluster whose gateway has an address. Raises `ApiError`."""
+    routes = reader.list(*_ROUTE, labels=f"{names.MANAGED_BY}=trueup,{names.COMPONENT}=routing").items
+    return asked(routes, reader.list(*_GATEWAY).items if routes else [])
+
+
+def asked(routes: Iterable[Body], gateways: Iterable[Body]) -> list[Asked]:
+    """The same, of routes and gateways as they are. Pure."""
+    known = {(gateway["metadata"]["namespace"], gateway["metadata"]["name"]): gateway for gateway in gateways}
+    found: list[Asked] = []
+    for route in routes:
+        metadata, parent = route["metadata"], route["spec"]["parentRefs"][0]
+        gateway = known.get((parent.get("namespace", metadata["namespace"]), parent["name"]))
+        if gateway is None or metadata.get("annotations", {}).get(names.ANSWERS) != "true":
+            continue
+        addresses, listeners = gateway.get("status", {}).get("addresses"), gateway["spec"]["listeners"]
+        if not addresses:
+            continue
+        listener = next((one for one in listeners if one["name"] == parent.get("sectionName")), listeners[0])
+        model = metadata["labels"][names.NAME]
+        scheme = "https" if listener["protocol"] == "HTTPS" else "http"
+        url = f"{scheme}://{addresses[0]['value']}:{listener['port']}/v1/{model}/predict"
+        found.append(Asked(metadata["labels"][names.ENVIRONMENT], model, url, *route["spec"].get("hostnames", ())[:1]))
+    return sorted(found)

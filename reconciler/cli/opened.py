@@ -25,6 +25,7 @@ class Opened:
         from reconciler import ledger
 
         self.clusters = clusters
+        self.plane = plane
         self.writer = clusters.writer(plane)
         self.ledger, troubles = ledger.read(self.writer)
         warn(troubles)

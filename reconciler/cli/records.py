@@ -114,24 +114,29 @@ def status(
 ) -> None:
     """How the reconciler in the cluster stands, and what is under way: builds, promotions, what each waits for.
 
-    With -f: also when automations run.
+    With -f: also when automations run. Of the embedded data plane: also where predictions are asked for.
     """
-    from reconciler import offline, story, triggers
+    from reconciler import offline, story, triggers, world
     from reconciler.report import ExitCode
     from reconciler.report import standing as report
 
     catalog = offline.load(tuple(file)).catalog if file else None
     with records_opened(home, kubeconfig, context, catalog) as opened:
         ledger, standing = opened.ledger, _standing(opened.writer)
+        # Of a cluster, that would be every route of every namespace.
+        asked = world.all_asked(opened.writer) if opened.plane.type == "embedded" and kubeconfig is None else []
     code = report.exit_code(standing, now()) if standing else ExitCode.FINE
     builds = [build for build in ledger.builds.values() if not build.is_finished]
     promotions = [promotion for promotion in ledger.promotions if not promotion.is_finished]
     if output is not DataFormat.TEXT:
         found = report.as_data(standing, now()) if standing else None
-        _print_data({"standing": found, **story.as_data(builds, promotions)}, output)
+        predictions = [one._asdict() for one in asked]
+        _print_data({"standing": found, "predictions": predictions, **story.as_data(builds, promotions)}, output)
         raise typer.Exit(int(code))
     if standing:
         write_lines([*report.text(standing, now(), width=columns(), color=colors(sys.stdout)), ""])
+    if asked:
+        write_lines([*story.predictions(asked), ""])
     lines = list(story.under_way(builds, promotions, width=columns()))
     write_lines(lines or ["Nothing is under way."])
     for name, placed in catalog.automations.items() if catalog else ():

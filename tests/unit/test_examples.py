@@ -18,6 +18,7 @@ import pytest
 from pydantic import BaseModel
 
 from examples.make_repository import MESSAGES, make_repository
+from reconciler.authors.files import formatted
 from renderers.catalog import Catalog, Placed, units
 from renderers.manifest import Origin
 from schemas import autoscaling, base
@@ -113,6 +114,11 @@ def test_a_file_tells_editors_where_its_schema_is(path: Path) -> None:
 
     assert modeline is not None
     assert (path.parent / modeline[1]).resolve() == SCHEMA
+
+
+def test_the_files_are_as_fmt_writes_them() -> None:
+    """What `reconcile init` makes is held to the same in test_authors_commands.py."""
+    assert list(formatted([SPECS]).changes) == []
 
 
 def test_the_environment_of_the_readme_is_valid() -> None:
