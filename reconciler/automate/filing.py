@@ -44,7 +44,10 @@ def notify(desk: Desk, notifier: Notifier) -> None:
             with desk.troubled(f"record {record.identity.name}"):
                 _note(desk, record, delivery.key)
         if delivery.sentence:
-            desk.trouble.append(Trouble(f"a message about {delivery.record.name}", delivery.sentence))
+            where = f"a message about {delivery.record.name}"
+            desk.trouble.append(Trouble(where, delivery.sentence))
+            # Trouble is what a step has left, and this one leaves none: a run that goes on would say nothing of it.
+            desk.tell(where, delivery.sentence)
     builds, promotions = list(desk.ledger.builds.values()), desk.ledger.promotions
     for placed in desk.catalog.automations.values():
         owed = notifications.owed(placed.spec, builds, promotions, desk.now)

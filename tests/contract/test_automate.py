@@ -536,3 +536,16 @@ def test_a_message_is_sent_once_and_written_down(
     assert [one["automation"] for one in received] == ["churn-auto"]
     assert received[0]["channel"] == "ml"
     assert len([key for key in land.promotion()["notified"] if "Succeeded" in key]) == 1
+
+
+def test_a_message_that_may_not_be_sent_is_told_and_given_up(land: Land, receiver: tuple[str, list[Body]]):
+    address, received = receiver  # of this machine, where nothing is sent unless somebody allows it
+    land.now = datetime.now(UTC)  # noqa: TID251 - the notifier's clock is the real one
+    land.write(*automated("git", on_success={"custom_webhook": {"url": address, "http_method": "POST"}}))
+    told: list[str] = []
+    while not any("!gave-up" in key for one in land.records("promotions") for key in one["status"].get("notified", ())):
+        told += [f"{one.where}: {one.message}" for one in land.run(wait=0.5).told]
+        land.plant.turn()
+    assert received == []
+    (said,) = (one for one in told if one.startswith("a message about "))
+    assert "is a loopback address, and nothing is sent there; TRUEUP_NOTIFY_ALLOW can allow it" in said

@@ -118,7 +118,9 @@ def test_a_file_tells_editors_where_its_schema_is(path: Path) -> None:
 
 def test_the_files_are_as_fmt_writes_them() -> None:
     """What `reconcile init` makes is held to the same in test_authors_commands.py."""
-    assert list(formatted([SPECS]).changes) == []
+    made = formatted([SPECS])
+
+    assert (made.count, list(made.changes), made.problems) == (len(FILES), [], ())
 
 
 def test_the_environment_of_the_readme_is_valid() -> None:
