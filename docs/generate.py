@@ -10,10 +10,12 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import typer
+import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from reconciler.authors import fields
@@ -24,6 +26,7 @@ from reconciler.telling.metrics import Metrics
 from reconciler.warehouse import tables
 
 FOLDER = Path(__file__).parent / "reference"
+ALERTS = Path(__file__).parents[1] / "charts" / "trueup" / "files" / "alerts.yaml"
 MARK = "<!-- Made by `python -m docs.generate`. What it says comes from the program: change it there. -->"
 
 
@@ -34,7 +37,7 @@ def pages() -> dict[str, str]:
         "commands.md": commands(),
         "problems.md": problems(),
         "report.md": report(),
-        "metrics.md": metrics(),
+        "metrics.md": chain(metrics(), alerts()),
         "analytics.md": analytics(),
     }
     return {name: "\n".join([MARK, "", *lines]).rstrip() + "\n" for name, lines in made.items()}
@@ -280,7 +283,7 @@ def metrics() -> Iterator[str]:
     yield "# Metrics"
     yield ""
     yield "What `reconcile run` serves at `/metrics`, for Prometheus. Besides these, there are the usual `process_*`"
-    yield "and `python_gc_*`. The chart makes alerts and a Grafana dashboard of them (`prometheusRule`, `dashboard`)."
+    yield "and `python_gc_*`. The chart makes [alerts](#alerts) and a Grafana dashboard (`dashboard.enabled`) of them."
     yield ""
     # prometheus_client has no public way to a metric's labels before something was counted.
     for metric in dict.fromkeys(Metrics("")._registry._names_to_collectors.values()):
@@ -292,6 +295,27 @@ def metrics() -> Iterator[str]:
         yield ""
         yield f"  {_text(said)}"
         yield ""
+
+
+def alerts() -> Iterator[str]:
+    """What the chart alerts about, and what to do then."""
+    yield "## Alerts"
+    yield ""
+    yield "With `prometheusRule.enabled`, the chart makes these. What to do is in the annotation `runbook` of each."
+    yield ""
+    for group in yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"]:
+        for rule in group["rules"]:
+            after = f", after {rule['for']}" if "for" in rule else ""
+            yield f"`{rule['alert']}`"
+            yield f": {rule['labels']['severity']}{after}"
+            yield ""
+            # As it reads for one environment, without Prometheus' templates.
+            summary = re.sub(r"{{ [$]value[^}]*}}", "N", rule["annotations"]["summary"])
+            summary = re.sub(r"{{ [$]labels[.]([a-z]+) }}", r"`\1`", summary)
+            yield f"  {_text(summary[0].upper() + summary[1:])}."
+            yield ""
+            yield f"  {_text(rule['annotations']['runbook'])}"
+            yield ""
 
 
 # -- analytics ------------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ TUTORIAL = "tutorial.md"
 #: Narrow enough to be read on a page.
 COLUMNS = 80
 #: What needs a cluster and is not ours: taken as it is.
-OTHERS = ("kubectl", "helm", "curl", "export", "git", "python", "qwak")
+OTHERS = ("kubectl", "helm", "curl", "export", "git", "grep", "python", "qwak")
 _HASH = re.compile(r"\b(?:[0-9a-f]{40}|[0-9a-f]{12}|[0-9a-f]{8})\b")
 
 
