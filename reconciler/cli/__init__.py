@@ -70,7 +70,8 @@ app = typer.Typer(
         "reconcile --dry-run --live -f specs/   what a run would do to the clusters",
         "reconcile up && reconcile -f specs/    onto this machine",
         codes="0 fine, 1 the specs or the command line are wrong, or something has failed, 2 there are changes "
-        "(with --detailed-exitcode), 3 the world is (cluster, git), 4 blocked by a guard or a conflict, 130 interrupted",
+        "(with --detailed-exitcode), 3 the world is (cluster, git), 4 blocked by a guard or a conflict, "
+        "130 interrupted",
     ),
 )
 
