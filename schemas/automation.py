@@ -362,7 +362,7 @@ class BatchExecution(SpecModel):
 class Automation(SpecModel):
     """Builds a model again and again, and deploys a build that is better."""
 
-    name: DisplayName
+    name: Annotated[DisplayName, Field(examples=["churn-nightly"])]
     model: ResourceName
     """The model."""
     description: Text = ""

@@ -166,7 +166,7 @@ class Build(BuildSpecification):
         "git_commit",
     )
 
-    name: ResourceName
+    name: Annotated[ResourceName, Field(examples=["churn-1"])]
     model: ResourceName
     """The model that it is a build of."""
     git_branch: GitBranch | None = None

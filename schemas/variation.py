@@ -163,7 +163,7 @@ Rollout = Literal["replace"] | CanaryRollout
 class Override(SpecModel):
     """What is different in one environment. Keys of `deployment` that are not given stay as in the variation."""
 
-    build: ResourceName | None = None
+    build: Annotated[ResourceName, Field(examples=["churn-1"])] | None = None
     """Another build."""
     deployment: DeploymentSpecification | None = None
     """Only the keys given here."""
@@ -183,9 +183,9 @@ class Variation(SpecModel):
     """For people."""
     environments: Annotated[Many[DnsLabel], Field(min_length=1, max_length=200)]
     """Where it is served."""
-    build: ResourceName | None = None
+    build: Annotated[ResourceName, Field(examples=["churn-1"])] | None = None
     """The build that it serves: pinned, until a commit says otherwise."""
-    automation: DisplayName | None = None
+    automation: Annotated[DisplayName, Field(examples=["churn-nightly"])] | None = None
     """The automation whose newest promoted build it serves."""
     protected: bool = False
     """True: a plan that removes it or changes its traffic needs approval."""
