@@ -61,7 +61,7 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("audiences", CONDITION + "operator: ABSENT\n      ▸invert: true", "write negate"),
     ],
     "schema/missing-field": [
-        ("builds", "▸model: churn\ngit_uri: https://example.com/models.git", "write name: churn"),
+        ("builds", "▸model: churn\ngit_uri: https://example.com/models.git", "write name: churn-1"),
         ("audiences", AUDIENCE + "conditions:\n  unary:\n    - ▸operator: ABSENT", "write key: location"),
         (
             "variations",
