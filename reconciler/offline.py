@@ -17,6 +17,7 @@ from reconciler.plan import Change, Note
 from reconciler.policy import Policy
 from reconciler.report import Report
 from reconciler.source import files
+from reconciler.source.files import Files
 from reconciler.specs import Loaded
 from renderers.catalog import Facts
 
@@ -32,9 +33,13 @@ class Rules(NamedTuple):
         path = next((path for path in self.places if path.is_file()), None)
         if path is None:
             return policy.NONE
-        found = files.read([path])
-        read = (policy.read(name, content, self.approvals) for name, content in found.content.items())
-        return next(read, Policy(problems=found.problems))
+        return rules_in(files.read([path]), self.approvals)
+
+
+def rules_in(found: Files, approvals: Iterable[str] = ()) -> Policy:
+    """The rules of a file that was looked for; none where it was not found."""
+    read = (policy.read(name, content, approvals) for name, content in found.content.items())
+    return next(read, Policy(problems=found.problems))
 
 
 NO_RULES = Rules()
@@ -68,11 +73,12 @@ def preview(loaded: Loaded, only: Collection[str] = (), rules: Policy = policy.N
     problems = [*loaded.problems, *rules.problems]
     for rendered in desired.build(loaded.catalog, Facts()):
         if not only or rendered.environment in only:
-            theirs, broken = rules.judge(plan.offline(rendered.manifests, whole=rules.is_of_changes), loaded.catalog)
+            theirs = rules.judge(plan.offline(rendered.manifests, whole=rules.is_of_changes), loaded.catalog)
             # No body is kept in memory, and thousands of specs are no problem.
-            changes += [replace(change, manifest=None) for change in theirs] if rules.is_of_changes else theirs
+            judged = theirs.changes
+            changes += [replace(change, manifest=None) for change in judged] if rules.is_of_changes else judged
             notes += notes_of([rendered])
-            problems += broken
+            problems += theirs.problems
         problems += [rendered.problem] if rendered.problem else []
     return Report(policy.summed(problems), plan.assemble(changes, notes, offline=True))
 

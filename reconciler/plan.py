@@ -125,6 +125,11 @@ class Guard:
     message: str
     approval: str = ""
 
+    @property
+    def is_of_policy(self) -> bool:
+        """Whether it is a rule of the organisation, and not one of ours."""
+        return self.rule.startswith("policy/")
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -23,13 +23,14 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from reconciler.plan import Change, Op
+from reconciler.plan import Change, Guard, Op
 from reconciler.specs.places import Places
-from reconciler.specs.references import Specs
+from reconciler.specs.references import Specs, drop_what_needs_them
 from reconciler.specs.typed import Found
 from reconciler.specs.wording import of_types
 from renderers.catalog import Catalog
@@ -84,13 +85,15 @@ class Policy:
     """All rules of a file, and what is wrong with the file.
 
     `enforce`: specs that break a rule are left out, as if they were not valid; without it, they are only told of.
-    `approvals` are what a person has given with --approve: rules may ask for some of their own.
+    `approvals` are what a person has given with --approve: rules may ask for some of their own. `unknown`: why nobody
+    can say which rules there are, so that no change can be let pass; "" where they are known.
     """
 
     rules: tuple[Rule, ...] = ()
     problems: tuple[Problem, ...] = ()
     enforce: bool = True
     approvals: frozenset[str] = field(default_factory=frozenset)
+    unknown: str = ""
 
     def check(self, specs: Specs, places: Places) -> None:
         """Adds the problems of the specs that break a rule: a `specs.index.Check`."""
@@ -101,6 +104,7 @@ class Policy:
             specs.problems += problems
             if self.enforce and any(problem.severity == "error" for problem in problems):
                 specs.drop(key)
+        drop_what_needs_them(specs)
         specs.drop_doubtful_models()
 
     def beside(self, base: Policy) -> Policy:
@@ -112,29 +116,38 @@ class Policy:
     @property
     def is_of_changes(self) -> bool:
         """Whether a rule is about what is planned."""
-        return any(rule.spec.kind == "change" for rule in self.rules)
+        return bool(self.unknown) or any(rule.spec.kind == "change" for rule in self.rules)
 
-    def judge(self, changes: Sequence[Change], catalog: Catalog) -> tuple[tuple[Change, ...], tuple[Problem, ...]]:
-        """The changes, held where they break a rule, and why."""
+    def judge(self, changes: Sequence[Change], catalog: Catalog) -> Judged:
+        """The changes, held where they break a rule, and why. Where the rules are unknown, all that would do something
+        are held; but requests still move between the builds of a variation, as whatever else holds a change lets them.
+        """
         if not self.is_of_changes:
-            return tuple(changes), ()
+            return Judged(tuple(changes))
         judged: list[Change] = []
         problems: dict[Problem, None] = {}
+        guards: dict[Guard, None] = {}
         for change in changes:
+            if self.unknown and change.is_action and change.traffic is None:
+                guards[Guard(change.environment, "policy/unknown", self.unknown)] = None
+                judged.append(replace(change, held=self.unknown))
+                continue
             found = [] if change.op is Op.UNCHANGED else list(self._of_change(change, catalog))
-            problems |= dict.fromkeys(found)
-            errors = [problem for problem in found if problem.severity == "error"]
-            judged.append(replace(change, held=errors[0].message) if errors and not change.held else change)
-        return tuple(judged), tuple(problems)
+            problems |= dict.fromkeys(problem for problem, _ in found)
+            errors = [(problem.rule, why) for problem, why in found if problem.severity == "error"]
+            if errors and not change.held:
+                guards |= dict.fromkeys(Guard(change.environment, *error) for error in errors)
+                change = replace(change, held=errors[0][1])  # noqa: PLW2901 - what is judged is this
+            judged.append(change)
+        return Judged(tuple(judged), tuple(problems), tuple(guards))
 
     def _of_spec(self, found: Found[Any], specs: Specs, places: Places) -> Iterator[Problem]:
         kind = KINDS[found.kind][0]
-        for rule in (rule for rule in self.rules if rule.spec.kind == kind):
-            broken: list[str] = []
+        rules = [rule for rule in self.rules if rule.spec.kind == kind]
+        asked = list(_of(found.spec, specs)) if rules else []
+        for rule in rules:
             try:
-                for name, variables in _of(found.spec, specs):
-                    if rule.is_broken(variables):
-                        broken.append(name)
+                broken = [name for name, variables in asked if rule.is_broken(variables)]
             except _FailedError as error:
                 message = f"{rule.id} cannot be asked of {kind} {found.name}: {error}."
                 yield rule.problem(message, _FAILED)
@@ -144,7 +157,8 @@ class Policy:
                 message = rule.sentence(", ".join(filter(None, broken)))
                 yield places.problem(found.site, below, rule.id, message, rule.spec.hint, severity=rule.spec.severity)
 
-    def _of_change(self, change: Change, catalog: Catalog) -> Iterator[Problem]:
+    def _of_change(self, change: Change, catalog: Catalog) -> Iterator[tuple[Problem, str]]:
+        """Which rules it breaks; and the same in words that are the same for all changes that do."""
         placed = catalog.environments.get(change.environment)
         variables = {
             "change": _change(change),
@@ -157,7 +171,7 @@ class Policy:
                 is_broken = rule.is_broken(variables)
             except _FailedError as error:
                 message = f"{rule.id} cannot be asked of {change.id} in {change.environment}: {error}."
-                yield rule.problem(message, _FAILED)
+                yield rule.problem(message, _FAILED), f"{rule.id} cannot be asked: {error}"
                 continue
             if not is_broken:
                 continue
@@ -165,7 +179,19 @@ class Policy:
             problem, origin = rule.problem(message), change.origin
             if origin is not None:
                 problem = replace(problem, file=origin.file, line=origin.line or 1, column=origin.column)
-            yield problem
+            yield problem, rule.sentence("").rstrip(".")
+
+
+class Judged(NamedTuple):
+    """What rules say of changes.
+
+    `problems` has one for each change and rule. `guards`: what holds changes, once for each rule and environment; the
+    message is that of the changes that it holds (`Change.held`).
+    """
+
+    changes: tuple[Change, ...]
+    problems: tuple[Problem, ...] = ()
+    guards: tuple[Guard, ...] = ()
 
 
 NONE = Policy()
@@ -203,6 +229,31 @@ def summed(problems: Iterable[Problem]) -> tuple[Problem, ...]:
         replace(one, message=f"{one.message.rstrip('.')}; nor of {counts[key] - 1} more.") if counts[key] > 1 else one
         for key, one in told.items()
     )
+
+
+def places(path: str) -> tuple[str, ...]:
+    """Where the rules of the specs in a folder of a repository are looked for, the first first. "" is its root."""
+    folders = [*accumulate(path.split("/"), "{}/{}".format)] if path else []
+    return (*(f"{folder}/{FILE}" for folder in reversed(folders)), FILE)
+
+
+def following(before: Policy, now: Policy) -> Policy:
+    """The rules that hold from now on, where `now` is what their file says by now.
+
+    Of a file that is broken, not even a part holds: a rule that cannot be read may be the one that forbids what comes
+    with it. So the rules before stay. Where there were none, nothing is let pass: broken never means that there are
+    no rules.
+    """
+    wrong = next((problem for problem in now.problems if problem.severity == "error"), None)
+    if wrong is None:
+        return now
+    told, unknown = "The rules that hold are those from before this was wrong.", ""
+    if not before.rules:
+        told = "Nobody knows the rules of the organisation, so nothing is changed"
+        unknown = f"nobody knows the rules of the organisation, so nothing is changed ({wrong.file}:{wrong.line})"
+        before, told = NONE, f"{told}."
+    stays = Problem(wrong.file, wrong.line, wrong.column, (), "policy/not-taken", told, "mend the file of the rules")
+    return replace(before, problems=(*now.problems, stays), unknown=unknown)
 
 
 #: The problems of rules that have no answer.

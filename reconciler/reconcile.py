@@ -345,9 +345,9 @@ def _plan(
     planned = plan.assemble(changes, notes_of(units), guards)
     if request.approved:
         planned = plan.approved(planned, request.approved)
-    judged, broken = request.rules.judge(planned.changes, catalog)
-    planned = replace(planned, changes=judged)
-    told = policy.summed((*problems, *broken, *request.rules.problems))
+    judged = request.rules.judge(planned.changes, catalog)
+    planned = replace(planned, changes=judged.changes)
+    told = policy.summed((*problems, *judged.problems, *request.rules.problems))
     report = Report(told, planned, trouble=tuple(trouble))
     return _Planned(report, tuple(stands), recall.facts)
 

@@ -154,10 +154,10 @@ class Review:
         notes = notes_of(unit for unit in after.units if _is_meant(unit.environment, only))
         done = effects.between(_part(before.catalog, models), _part(after.catalog, models))
         found = (*self._of_rules, *unread, *(one for one in done if one.environment not in lost))
-        judged, broken = self._rules.judge(changes, after.catalog)
+        judged = self._rules.judge(changes, after.catalog)
         return Report(
-            problems=policy.summed((*after.problems, *broken, *self._rules.problems)),
-            plan=plan.assemble(judged, notes, guards),
+            problems=policy.summed((*after.problems, *judged.problems, *self._rules.problems)),
+            plan=plan.assemble(judged.changes, notes, guards),
             base=Base(self._ref, self._commit, tuple(differing), (*before.errors, *self._broken_before)),
             effects=tuple(one for one in found if _is_meant(one.environment, only)),
         )

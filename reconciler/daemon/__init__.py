@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
-from reconciler import ledger, queries
+from reconciler import ledger, policy, queries
 from reconciler.cluster import ApiError, Writer
 from reconciler.clusters import Clusters
 from reconciler.daemon.branches import Branches
@@ -37,8 +37,10 @@ from reconciler.lease import CONNECTIONS, RETRY, TIMEOUTS, Durations, Elector, i
 from reconciler.outside import Outside
 from reconciler.promotion import Ledger
 from reconciler.readiness import Readiness
-from reconciler.source.mirror import Mirror
+from reconciler.source.mirror import Mirror, checked_path
 from reconciler.specs.index import Index
+from reconciler.specs.places import Places
+from reconciler.specs.references import Specs
 from reconciler.system import ensure_namespace
 from reconciler.telling import standing
 from reconciler.telling.events import Events
@@ -99,7 +101,7 @@ class _Daemon:
         self.home = _home_plane(settings)
         self.health, self.metrics = Health(), Metrics(version)
         self.elector = self._elector() if settings.elect else None
-        self.index = Index(self._content, queries.check)
+        self.index = Index(self._content, queries.check, self._check)
         self.desire = Desire(self.index)
         self.scribe = Scribe(self.metrics, self._events_of, self._home_events)
         self.bell = Event()
@@ -131,6 +133,7 @@ class _Daemon:
             self.scribe.revised,
             self.scribe.checked,
             settings.environments,
+            self.scribe.ruled,
         )
         self.branches = Branches(
             self._catalog,
@@ -256,6 +259,7 @@ class _Daemon:
             self.scribe.polled,
             self.clock,
             tuple(sorted(set(self.known.values()))),
+            policy.places(checked_path(settings.path)),
         )
 
     def _web(self) -> Web:
@@ -312,6 +316,10 @@ class _Daemon:
     def _content(self, name: str) -> bytes:
         revision = self.conductor.revision
         return self.follower.content(revision.commit, name) if revision is not None else b""
+
+    def _check(self, specs: Specs, places: Places) -> None:
+        """By the rules of the organisation, as they are by then."""
+        self.desire.rules.check(specs, places)
 
     def _catalog(self) -> Catalog:
         with self.desire.lock:

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from threading import Event, Lock
 from typing import NamedTuple
 
-from reconciler import automate, desired, specs
+from reconciler import automate, desired, policy, specs
 from reconciler.automate import Automator, Progress, Recall, Standing
 from reconciler.cluster import ApiError, Heard, Watched
 from reconciler.daemon.desire import Desire
@@ -26,9 +26,12 @@ from reconciler.daemon.fleet import Fleet
 from reconciler.daemon.follower import Delivered, Follower
 from reconciler.daemon.queues import drained
 from reconciler.lease import Elector
+from reconciler.offline import rules_in
 from reconciler.outside import Outside
+from reconciler.policy import Policy
 from reconciler.queries import check
 from reconciler.records import API_VERSION, NAMESPACE
+from reconciler.source.files import Files
 from reconciler.source.mirror import MirrorError, Revision
 from reconciler.specs.index import Changed, Index
 from reconciler.telling.logs import Log
@@ -124,10 +127,14 @@ class Conductor:
     revised: Callable[[Delivered], None]
     checked: Callable[[Sequence[Problem]], None]
     only: frozenset[str] = frozenset()
+    #: What has become of the rules of the organisation, in words.
+    ruled: Callable[[Sequence[str]], None] = lambda _: None
     revision: Revision | None = None
     progress: Progress = field(default_factory=lambda: Progress(Recall(Facts(), {}, {})))
     #: Why the records cannot be reached.
     trouble: str = ""
+    #: The file that the rules were taken from last, or were not, as it is broken.
+    _rules_in: Files | None = None
     _commits: Commits = _NO_COMMITS
     _newer_commits: SimpleQueue[Commits] = field(default_factory=SimpleQueue)
     _asked_of: frozenset[tuple[str, str]] = frozenset()
@@ -266,6 +273,7 @@ class Conductor:
             with self.desire.lock:
                 if delivered.rewound:
                     self.desire.rewound, self._rewound_from = delivered.rewound, delivered.rewound_from
+                self._take_rules(delivered)
                 found = self._take_in(delivered)
                 if found is None:
                     continue
@@ -283,6 +291,29 @@ class Conductor:
                 self.fleet.want_all()
                 self._all_due = 0.0
         return models, is_new
+
+    def _take_rules(self, delivered: Delivered) -> None:
+        """The rules of a commit, before its specs are judged by them."""
+        if delivered.rules == self._rules_in:
+            return
+        is_first, self._rules_in = self._rules_in is None, delivered.rules
+        before, asked = self.desire.rules, rules_in(delivered.rules)
+        now = policy.following(before, asked)
+        if is_first and now.unknown:
+            now = policy.following(self._rules_before(delivered.revision.commit), asked)
+        self.desire.rules = now
+        if not is_first:
+            self.ruled([words for words, _ in policy.differing(before, now)])
+            self.fleet.want_all()  # a rule about changes may let pass what waits, or forbid what is under way
+
+    def _rules_before(self, commit: str) -> Policy:
+        """The last rules of the branch that could be read: another process has gone by them until now."""
+        try:
+            earlier = (policy.following(policy.NONE, rules_in(found)) for found in self.follower.rules_before(commit))
+            return next((rules for rules in earlier if not rules.unknown), policy.NONE)
+        except MirrorError as error:
+            log.warning("the rules before could not be read", revision=commit, error=str(error))
+            return policy.NONE
 
     def _take_in(self, delivered: Delivered) -> Changed | None:
         """The specs of a commit. None where git could not be read: then all of them come with the next poll."""
@@ -418,7 +449,7 @@ class Conductor:
             files = self.follower.again(commit)
         except MirrorError:
             return None
-        loaded = specs.parse(files.content, check)
+        loaded = specs.parse(files.content, check, self.desire.rules.check)
         problems = [*files.problems, *loaded.problems]
         if any(problem.severity == "error" for problem in problems):
             return None

@@ -17,10 +17,11 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import orjson
 
-from reconciler import desired
+from reconciler import desired, policy
 from reconciler.automate import Recall
 from reconciler.desired import SHARED, Rendered
 from reconciler.inventory import CONTENT_HASH, Place, place_of
+from reconciler.policy import Policy
 from renderers import catalog as catalogs
 from renderers.build import FULL_ID
 from renderers.catalog import Catalog, Facts
@@ -94,6 +95,8 @@ class Desire:
     unreadable: tuple[Problem, ...] = ()
     #: In words, that the revision does not follow the one before.
     rewound: str = ""
+    #: What the organisation asks of specs and of plans.
+    rules: Policy = policy.NONE
     _recall: Recall = _NO_RECALL
     _unresolved: desired.Unresolved = field(default_factory=lambda: MappingProxyType({}))
     #: By environment, then by model.
@@ -110,7 +113,7 @@ class Desire:
     _refused: Mapping[UnitId, Problem] = field(default_factory=dict)
     #: All problems, and what they were put together from: they are asked for all the time, and may be many.
     _problems: tuple[Problem, ...] = ()
-    _problems_of: tuple[object, object, object] = (None, None, None)
+    _problems_of: tuple[object, ...] = (None, None, None, None)
     #: Models whose specs are newer than what is known of their units; None: all.
     _expected: frozenset[str] | None = frozenset()
     lock: RLock = field(default_factory=RLock)
@@ -224,12 +227,13 @@ class Desire:
             return complete, self._recall.keep.get(environment, frozenset())
 
     def problems(self) -> tuple[Problem, ...]:
-        """Of the specs, and of rendering them."""
+        """Of the specs, of rendering them, and of the rules themselves."""
         with self.lock:
-            of = self.unreadable, self.specs.problems, self._refused
+            of = self.unreadable, self.specs.problems, self._refused, self.rules.problems
             if any(one is not before for one, before in zip(of, self._problems_of, strict=True)):
                 self._problems_of = of
-                self._problems = tuple(sorted({*self.unreadable, *self.specs.problems, *self._refused.values()}))
+                unreadable, of_specs, refused, of_rules = of
+                self._problems = policy.summed({*unreadable, *of_specs, *refused.values(), *of_rules})
             return self._problems
 
     @property

@@ -76,7 +76,8 @@ class Drifts:
             if is_applied:
                 news.append(self._mend(Drifted(change, seen, MENDED)))
                 continue
-            words = REPORTED if change.held == plan.REPORTED else (one.message if one else "") or change.reason
+            words = (one.message if one else "") or change.held or change.reason
+            words = REPORTED if change.held == plan.REPORTED else words
             drifted, before = Drifted(change, seen, words), self.open.get(change.id)
             if before is None or _edit(before) != _edit(drifted):
                 news.append(drifted)

@@ -7,7 +7,7 @@ whom it should be, the last good revision stays.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from queue import SimpleQueue
@@ -29,8 +29,16 @@ log = Log(__name__)
 _PATIENCE = 60.0
 
 
+#: Commits in which rules that can be read are looked for, where those of the newest cannot.
+_LOOKED_AT = 50
+_NO_FILE = Files({}, ())
+
+
 class Delivered(NamedTuple):
-    """A commit of the branch. `files` are all of it; or else `changed` is what differs from the one before."""
+    """A commit of the branch. `files` are all of it; or else `changed` is what differs from the one before.
+
+    `rules`: the file with the rules of the organisation. Where that has changed, all specs come with it, to be judged.
+    """
 
     revision: Revision
     files: Files | None = None
@@ -40,13 +48,15 @@ class Delivered(NamedTuple):
     #: The commit that it does not follow; of several, the newest.
     rewound_from: str = ""
     signer: str = ""
+    rules: Files = _NO_FILE
 
 
 @dataclass(slots=True)
 class Follower:
     """`credential` and `signers` are asked for each time, as Secrets are rotated; both may raise `SourceError`.
 
-    `signers` gives None where no signature is asked for. `before`: the commits that environments were last seen to
+    `signers` gives None where no signature is asked for. `rules` are the places where the rules of the organisation
+    are looked for, the first first. `before`: the commits that environments were last seen to
     have whole, when this process began. They were read in a cluster: what is no commit's id is ignored.
     """
 
@@ -59,11 +69,14 @@ class Follower:
     heard: Callable[[str, float], None]
     clock: Callable[[], datetime]
     before: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
     delivered: SimpleQueue[Delivered] = field(default_factory=SimpleQueue, init=False)
     #: Why there is nothing newer; "" while all is well.
     trouble: str = field(default="", init=False)
     fetched_at: float | None = field(default=None, init=False)
     _at: str = field(default="", init=False)
+    #: The file with the rules, as it was handed on last.
+    _had: Files = field(default=_NO_FILE, init=False)
     #: How often somebody could not use a delivery, and how often that was made good. Each has one writer.
     _forgotten: int = field(default=0, init=False)
     _remedied: int = field(default=0, init=False)
@@ -144,11 +157,13 @@ class Follower:
         lost = self._lost(found.commit)
         rewound = f"the branch was rewound from {lost[:12]} to {found.commit[:12]}" if lost else ""
         self.beat("source")
-        changed = None if is_anew else self.mirror.changed(self._at, found.commit)
+        rules = self.mirror.first(found.commit, self.rules) if self.rules else _NO_FILE
+        self.beat("source")
+        changed = None if is_anew or rules != self._had else self.mirror.changed(self._at, found.commit)
         self.beat("source")
         files = self.mirror.files(found.commit) if changed is None else None
-        self._at, self._remedied = found.commit, forgotten
-        self.delivered.put(Delivered(found, files, changed, rewound, lost, signer))
+        self._at, self._remedied, self._had = found.commit, forgotten, rules
+        self.delivered.put(Delivered(found, files, changed, rewound, lost, signer, rules))
         self.bell.set()
 
     def _lost(self, commit: str) -> str:
@@ -166,6 +181,11 @@ class Follower:
             return bool(COMMIT.fullmatch(old) and COMMIT.fullmatch(new)) and self.mirror.is_ancestor(old, new)
         except MirrorError:
             return False
+
+    def rules_before(self, commit: str) -> Iterator[Files]:
+        """What the file with the rules said in each commit that has changed it, the newest first. Raises MirrorError."""
+        for earlier in self.mirror.history(commit, self.rules, _LOOKED_AT):
+            yield self.mirror.first(earlier, self.rules)
 
     def again(self, commit: str) -> Files:
         """All files of a commit, read anew. Raises MirrorError."""

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 from queue import SimpleQueue
@@ -36,9 +36,11 @@ from reconciler.daemon.ties import Pass, Ties
 from reconciler.daemon.verdicts import Next
 from reconciler.inventory import Place
 from reconciler.plan import Observed, Op, Plan, Wanted
+from reconciler.policy import Policy
 from reconciler.readiness import State
 from reconciler.report import Done, Outcome
 from reconciler.telling.logs import Log
+from renderers.catalog import Catalog
 from renderers.manifest import Body, Manifest, ObjectId
 
 log = Log(__name__)
@@ -258,7 +260,7 @@ class Keeper:
     def _work(self, due: frozenset[str]) -> None:
         """Passes over these models. What holds some of them back is known when all of them were looked at."""
         limits: list[plan.Guard] = []
-        held = 0
+        held = forbidden = 0
         is_whole = True
         _, stored_in = self.plane.inventory(self.name)
         approved = inventory.approved_in(stored_in) if stored_in is not None else None
@@ -271,7 +273,10 @@ class Keeper:
                 is_whole &= planned is not None
                 if planned is not None:
                     limits += planned.guards
-                    held += sum(change.op is Op.DELETE and bool(change.held) for change in planned.changes)
+                    rules = {guard.message for guard in planned.guards if guard.is_of_policy}
+                    forbidden += sum(change.held in rules for change in planned.changes)
+                    deletions = (change for change in planned.changes if change.op is Op.DELETE)
+                    held += sum(bool(change.held) and change.held not in rules for change in deletions)
                 if self._is_preempted():
                     return
                 del batch, planned  # with all their manifests, before the next ones are rendered
@@ -279,7 +284,8 @@ class Keeper:
         if not is_whole:
             return
         self.guards = tuple(dict.fromkeys(limits))
-        self.ties.listener.limited(self.name, self.guards, held if limits else 0)
+        held = 0 if all(guard.is_of_policy for guard in limits) else held
+        self.ties.listener.limited(self.name, self.guards, held, forbidden)
         if approved is not None:
             self._take_back(approved)
 
@@ -462,6 +468,7 @@ class Keeper:
         with self.desire.lock:
             environment = self.desire.environment(self.name)
             complete, keep = self.desire.standing(self.name)
+            rules, catalog = self.desire.rules, self.desire.specs.catalog
             if any(self.desire.unit(self.name, model) != one.unit for model, one in batch.items()):
                 self.agenda.touch(batch, began)
                 return None
@@ -487,6 +494,7 @@ class Keeper:
         if approved is not None and any(guard.approval == approved.id for guard in guards):
             planned = plan.approved(planned, {approved.id})
             self.ties.listener.approved(self.name, approved)
+        planned = self._judged(planned, rules, catalog, approved)
         self.ties.listener.planned(self.name, planned)
         done, is_whole = self._carry_out(planned, wanted, observed, began)
         self._join_own()
@@ -498,6 +506,14 @@ class Keeper:
         self.last = Pass(self.name, time.monotonic() - began, began, self.plane.asked - asked)
         self.ties.listener.passed(self.last)
         return planned
+
+    def _judged(self, planned: Plan, rules: Policy, catalog: Catalog, approved: inventory.Approved | None) -> Plan:
+        """The plan, held where it breaks a rule of the organisation."""
+        given = frozenset[str]() if approved is None else frozenset({approved.id})
+        judged = replace(rules, approvals=given).judge(planned.changes, catalog)
+        if warnings := [problem for problem in judged.problems if problem.severity == "warning"]:
+            self.ties.listener.warned(self.name, warnings)
+        return replace(planned, changes=judged.changes, guards=(*planned.guards, *judged.guards))
 
     def _carry_out(
         self, planned: Plan, wanted: Wanted, observed: Observed, began: float

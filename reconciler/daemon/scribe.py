@@ -55,6 +55,8 @@ class Scribe:
     _plans: dict[str, str] = field(default_factory=dict)
     #: By environment, then by object: why it was left.
     _left: dict[str, dict[ObjectId, str]] = field(default_factory=dict)
+    #: By environment: what rules have said of changes that they let pass.
+    _warned: dict[str, dict[Problem, None]] = field(default_factory=dict)
     _lost: dict[str, str] = field(default_factory=dict)
     _told: dict[str, str] = field(default_factory=dict)
 
@@ -67,17 +69,28 @@ class Scribe:
             counts = Counter(str(change.op) for change in planned.actions)
             log.info("a plan", environment=environment, plan=planned.id, **dict(sorted(counts.items())))
 
-    def limited(self, environment: str, limits: Collection[Guard], held: int) -> None:
-        """What holds some of it back, by now."""
+    def limited(self, environment: str, limits: Collection[Guard], held: int, forbidden: int) -> None:
+        """What holds some of it back, by now: so many deletions, and so many changes that a rule forbids."""
         self.metrics.blocked(environment, held)
+        self.metrics.forbidden(environment, forbidden)
         said = tuple((guard.message, guard.approval) for guard in limits)
         if said == self._guards.get(environment, ()):
             return
         self._guards[environment] = said
         for guard in limits:
-            log.warning("a limit holds deletions", environment=environment, rule=guard.rule, why=guard.message)
+            what = "a rule forbids changes" if guard.is_of_policy else "a limit holds deletions"
+            log.warning(what, environment=environment, rule=guard.rule, why=guard.message)
             lift = f"; `reconcile approve {guard.approval} -e {environment}` lifts it" if guard.approval else ""
             self._home(Reason.BLOCKED, f"{environment}: {guard.message}{lift}")
+
+    def warned(self, environment: str, warnings: Collection[Problem]) -> None:
+        """Rules that only warn have something to say of changes."""
+        said = self._warned.setdefault(environment, {})
+        for problem in [problem for problem in warnings if problem not in said]:
+            log.warning("a change breaks a rule", environment=environment, rule=problem.rule, why=problem.message)
+            said[problem] = None
+            if len(said) > _LEFT:
+                del said[next(iter(said))]
 
     def approved(self, environment: str, approved: Approved) -> None:
         """A person has let a plan pass its limits."""
@@ -151,6 +164,7 @@ class Scribe:
         self._guards.pop(environment, None)
         self._plans.pop(environment, None)
         self._left.pop(environment, None)
+        self._warned.pop(environment, None)
         self._lost.pop(environment, None)
 
     def lost(self, environment: str, why: str) -> None:
@@ -168,6 +182,13 @@ class Scribe:
         if delivered.rewound:
             log.warning("the branch was rewound", why=delivered.rewound)
             self._home(Reason.GIT_REWOUND, delivered.rewound)
+
+    def ruled(self, what: Sequence[str]) -> None:
+        """The rules of the organisation are others."""
+        for words in what:
+            log.warning("the rules have changed", what=words)
+        if what:
+            self._home(Reason.RULES_CHANGED, "; ".join(what))
 
     def polled(self, trouble: str, seconds: float) -> None:
         """Git was asked."""

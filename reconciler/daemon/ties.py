@@ -13,6 +13,7 @@ from reconciler.plan import Guard, Plan
 from reconciler.readiness import Readiness
 from reconciler.report import Done
 from renderers.manifest import ObjectId
+from schemas.problem import Problem
 
 
 class Leadership(Protocol):
@@ -37,7 +38,9 @@ class Pass(NamedTuple):
 class Listener(Protocol):
     """Who is told of what a keeper does. Every method returns at once, and raises nothing."""
 
-    def limited(self, environment: str, limits: Collection[Guard], held: int) -> None: ...
+    def limited(self, environment: str, limits: Collection[Guard], held: int, forbidden: int) -> None: ...
+
+    def warned(self, environment: str, warnings: Collection[Problem]) -> None: ...
 
     def approved(self, environment: str, approved: Approved) -> None: ...
 

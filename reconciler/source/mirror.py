@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import shutil
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -169,6 +169,14 @@ class Mirror:
         if not found:
             raise MirrorError(f"{self._repository}: there is no file {name[:200]!r} at {commit[:12]}")
         return found[0].content
+
+    def first(self, commit: str, names: Sequence[str]) -> Files:
+        """The first of these files that a commit has; nothing where it has none. Raises MirrorError."""
+        return self._read(lambda repository: tree.first(repository, commit, names, self._limits), commit)
+
+    def history(self, commit: str, names: Sequence[str], most: int) -> list[str]:
+        """The commits that have changed any of these files, itself and before: the newest first. Raises MirrorError."""
+        return self._read(lambda repository: repository.history(commit, names, most), commit)
 
     def is_ancestor(self, old: str, new: str) -> bool:
         """Whether one commit led to another, or is it. False: the branch was rewound or rewritten in between.

@@ -148,10 +148,13 @@ class Repository:
             raise DamagedError(f"in the place of {name} is {found[0].id}")
         return _commit(found[0])
 
-    async def entries(self, commit: str, path: str) -> list[Entry]:
-        """All that is below a path, and what it names itself; folders too. Raises NotThereError, TooMuchError."""
+    async def entries(self, commit: str, *paths: str) -> list[Entry]:
+        """All that is below some paths ("": the root), and what they name themselves; and the folders on the way.
+
+        Raises NotThereError, TooMuchError.
+        """
         options = ("-r", "-t", "-z", "--long", "--full-tree")
-        lines = await self._list("ls-tree", *options, commit, "--", *((path,) if path else ()))
+        lines = await self._list("ls-tree", *options, commit, "--", *filter(None, paths))
         entries = []
         for line in lines:
             head, _, name = line.partition("\t")
@@ -168,6 +171,10 @@ class Repository:
             old_mode, mode, old_id, identity, _ = head.removeprefix(":").split()
             differences.append(Difference(old_mode, mode, old_id, identity, name))
         return differences
+
+    async def history(self, commit: str, names: Iterable[str], most: int) -> list[str]:
+        """The commits that have changed any of these files, the newest first. Raises NotThereError, TooMuchError."""
+        return await self._list("rev-list", f"--max-count={most}", commit, "--", *names, end="\n")
 
     async def is_ancestor(self, old: str, new: str) -> bool:
         """Whether one commit led to another. Raises NotThereError."""
@@ -192,14 +199,14 @@ class Repository:
             self._fail("cat-file", complaint, status)
         return found
 
-    async def _list(self, *arguments: str) -> list[str]:
-        """The fields of what git lists, each of which ends in NUL."""
+    async def _list(self, *arguments: str, end: str = "\0") -> list[str]:
+        """The fields of what git lists, by how each of them ends."""
         listed, complaint, status = await self._git(*arguments, read=_listing)
         if len(listed) > MAX_LISTING:
             raise TooMuchError
         if status != 0:
             self._fail(arguments[0], complaint, status)
-        return listed.decode("utf-8", "surrogateescape").split("\0")[:-1]
+        return listed.decode("utf-8", "surrogateescape").split(end)[:-1]
 
     async def _git(
         self, *arguments: str, read: Callable[[StreamReader], Awaitable[T]], given: bytes = b""

@@ -56,6 +56,30 @@ async def read(repository: Repository, commit: str, path: str, limits: Limits) -
     return Tree(chosen.files(), is_plain=not links and not chosen.problems)
 
 
+async def first(repository: Repository, commit: str, names: Sequence[str], limits: Limits) -> Files:
+    """The first of these files that a commit has; nothing where it has none.
+
+    Raises what `Repository` raises, but for TooMuchError.
+    """
+    chosen = Collection(limits)
+    try:
+        entries = await repository.entries(commit, *names)
+    except TooMuchError:
+        chosen.refuse(names[0], "source/too-much", "In the place of the file is a folder with too many files.")
+        return chosen.files()
+    by_name = {entry.name: entry for entry in entries}
+    is_file = (by_name[name] for name in names if name in by_name and by_name[name].mode.startswith((_FILE, _LINK)))
+    entry = next(is_file, None)
+    if entry is None:
+        return chosen.files()
+    if entry.mode == _LINK:
+        chosen.refuse(entry.name, "source/symbolic-link", "It is a symbolic link.", "put a copy in its place")
+    elif chosen.takes(entry.name, entry.size):
+        folders = [one.id for one in entries if one.mode == _TREE]
+        (chosen.content[entry.name],) = await _checked(repository, [commit], folders, [entry.id], entry.size)
+    return chosen.files()
+
+
 class Differences(NamedTuple):
     """What two commits differ in."""
 

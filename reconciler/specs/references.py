@@ -108,7 +108,7 @@ def check(members: Sequence[Found[Any]], scope: Scope, places: Places) -> Specs:
     for key in broken:
         specs.drop(key)
     specs.around = _around(references.values(), scope)
-    _drop_what_needs_them(specs, references)
+    drop_what_needs_them(specs)
     specs.drop_doubtful_models()
     _local_repositories(specs, places)
     return specs
@@ -374,15 +374,15 @@ def _served_in(spec: Automation, catalog: Catalog) -> tuple[str, ...]:
 # -- what is left -------------------------------------------------------------------------------------------------
 
 
-def _drop_what_needs_them(specs: Specs, references: Mapping[Key, tuple[Reference, ...]]) -> None:
+def drop_what_needs_them(specs: Specs) -> None:
     """Leaves out what refers to something that is left out, until nothing does."""
     while True:
         there = specs.found.keys() | _deployed_to(specs).keys() | specs.around.keys()
-        lacking = {
-            key: missing
-            for key in specs.found
-            if (missing := [r for r in references[key] if r.needed and r.key not in there])
-        }
+        lacking = [
+            key
+            for key, found in specs.found.items()
+            if any(one.needed and one.key not in there for one in references_of(found.spec))
+        ]
         if not lacking:
             break
         for key in lacking:

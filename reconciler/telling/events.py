@@ -50,6 +50,7 @@ class Reason(StrEnum):
     GIT_REWOUND = "GitRewound"  #: the branch does not contain any more what it did
     GIT_UNSIGNED = "GitUnsigned"  #: the newest commit is not signed by anybody who may
     SPECS_INVALID = "SpecsInvalid"  #: what is wrong stays as it was applied last
+    RULES_CHANGED = "RulesChanged"  #: what the organisation asks of specs and plans
     REVISION_APPLIED = "RevisionApplied"
     LEADING = "Leading"
     STANDING_BY = "StandingBy"

@@ -86,6 +86,7 @@ class Metrics:
         )
         self._unsettled = gauge("unsettled_units", "Models that wait for their turn or for the cluster.", "environment")
         self._blocked = gauge("blocked_prunes", "Deletions that a guard holds back until a person says.", "environment")
+        self._forbidden = gauge("forbidden_changes", "Changes that a rule of the organisation forbids.", "environment")
         self._drift_found = counter("drift_found_total", "Objects found changed by others.", "environment", "kind")
         self._drift_mended = counter("drift_mended_total", "Objects set right after that.", "environment", "kind")
         self._drift_oldest = gauge(
@@ -133,7 +134,7 @@ class Metrics:
         self._events_dropped = counter("events_dropped_total", "Events that were not written: too many.")
 
         self._of_environment: tuple[MetricWrapperBase, ...] = (
-            *(self._reconcile, self._objects.gauge, self._unsettled, self._blocked),
+            *(self._reconcile, self._objects.gauge, self._unsettled, self._blocked, self._forbidden),
             *(self._drift_found, self._drift_mended, self._drift_oldest, self._gates, self._promotions.gauge),
             *(self._applied, self._applied_at, self._committed_at, self._latency),
         )
@@ -165,6 +166,10 @@ class Metrics:
     def blocked(self, environment: str, count: int) -> None:
         """How many deletions a guard holds back."""
         self._blocked.labels(environment).set(count)
+
+    def forbidden(self, environment: str, count: int) -> None:
+        """How many changes a rule of the organisation forbids."""
+        self._forbidden.labels(environment).set(count)
 
     def drift_found(self, environment: str, kind: str) -> None:
         """An object of that kind was changed by somebody else."""
