@@ -183,7 +183,7 @@ class Follower:
             return False
 
     def rules_before(self, commit: str) -> Iterator[Files]:
-        """What the file with the rules said in each commit that has changed it, the newest first. Raises MirrorError."""
+        """What the file with the rules said in each commit that changed it, the newest first. Raises MirrorError."""
         for earlier in self.mirror.history(commit, self.rules, _LOOKED_AT):
             yield self.mirror.first(earlier, self.rules)
 
