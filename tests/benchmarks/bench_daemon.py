@@ -10,7 +10,7 @@ Nobody runs pods here, so the controllers' part is played, and none of its time 
 - a pass in which nothing has changed (no request, 0.2 s of CPU);
 - drift of one object until it is mended (p95 1 s);
 - one changed spec among 10,000, in CPU up to the finished plan (50 ms), by its parts and in the whole process; and the
-  same of a model that comes by promotion, as 200 of them do.
+  same of a model that comes by promotion, as 200 of them do, and where an organisation has rules of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any, Self
 from urllib.parse import quote
 from uuid import uuid4
 
-from reconciler import ledger, queries, recorded
+from reconciler import ledger, policy, queries, recorded
 from reconciler.automate import Automator, Recall
 from reconciler.cli.common import now
 from reconciler.cluster import FIELD_MANAGER, Writer, connect
@@ -64,6 +64,8 @@ from reconciler.records import (
 )
 from reconciler.report import Done, Outcome
 from reconciler.specs.index import Index
+from reconciler.specs.places import Places
+from reconciler.specs.references import Specs
 from reconciler.telling.events import Events
 from renderers.catalog import Facts
 from renderers.identity import identify
@@ -75,7 +77,8 @@ from tests.benchmarks.server import api_server
 from tests.contract.client import MERGE, Api
 from tests.contract.faults import Upstream
 from tests.contract.plant import Plant
-from tests.e2e.daemon import Daemon, Specs
+from tests.e2e.daemon import Daemon
+from tests.e2e.daemon import Specs as Followed
 from tests.e2e.harness import Plane as Folder
 
 ENVIRONMENTS = 4
@@ -101,6 +104,22 @@ KINDS = {
     "PrometheusRule": ("monitoring.coreos.com/v1", "prometheusrules"),
     "HTTPRoute": ("gateway.networking.k8s.io/v1", "httproutes"),
 }
+#: Six rules about specs, and two about changes; nothing here breaks one.
+RULES = b"""api_version: v1
+policies:
+- {name: a, kind: variation, message: Not so, require: 'spec.deployment.number_of_pods <= 20'}
+- {name: b, kind: variation, message: Not so, when: 'environment.name == "production"', require: 'spec.build != "next"'}
+- {name: c, kind: variation, message: Not so, require: 'spec.traffic.all(t, !has(t.weight) || t.weight <= 100)'}
+- {name: d, kind: build, message: Not so, require: 'spec.git_uri.startsWith("https://")'}
+- {name: e, kind: audience, message: Not so, require: 'spec.priority > 0'}
+- {name: f, kind: environment, message: Not so, require: 'spec.name != "default"'}
+- {name: g, kind: change, message: Not so, require: 'change.op != "delete" || approvals.size() > 0'}
+- name: h
+  kind: change
+  message: Not so
+  when: change.kind == "Deployment" && manifest != null
+  require: '!has(manifest.spec.replicas) || manifest.spec.replicas < 20'
+"""
 _CANARY = "    rollout:\n      canary:\n        steps:\n        - weight: 50\n          hold: 1m\n"
 NO_RECALL = Recall(Facts(), {}, {})
 CURRENT = Readiness(State.CURRENT)
@@ -153,8 +172,8 @@ class World:
         return {f"{name}.yaml": text.encode() for name, text in self.files.items()}
 
     @cached_property
-    def specs(self) -> Specs:
-        made = Specs(self.folder / "repository")
+    def specs(self) -> Followed:
+        made = Followed(self.folder / "repository")
         made.write(**self.files)
         return made
 
@@ -460,6 +479,8 @@ def _many(world: World) -> None:
         _nothing(inside)
         _changed(inside, "one changed spec, to the finished plan", range(PROMOTED, PROMOTED + CHANGES))
         _changed(inside, "the same of a promoted model", range(CHANGES))
+        inside.go_by(policy.read(policy.FILE, RULES))
+        _changed(inside, "the same by rules", range(PROMOTED + CHANGES, PROMOTED + 2 * CHANGES))
 
 
 def _start_up(world: World) -> None:
@@ -603,7 +624,8 @@ class Inside:
         connection = connect(str(world.kubeconfig), trusted=True)
         connection.observe = lambda method, status, seconds: self.requests.append(method)
         self.contents = world.contents
-        self.index = Index(self.contents.__getitem__, queries.check)
+        self.rules = policy.NONE
+        self.index = Index(self.contents.__getitem__, queries.check, self._check)
         self.index.replace(self.contents)
         self.desire = Desire(self.index)
         self.plane = Plane(DataPlane(type="kubernetes"), connection, None, self._events)
@@ -642,6 +664,21 @@ class Inside:
         for keeper in self.keepers.values():
             keeper.turn(time.monotonic())
         return all(keeper.is_caught_up for keeper in self.keepers.values())
+
+    def _check(self, specs: Specs, places: Places) -> None:
+        self.rules.check(specs, places)
+
+    def go_by(self, rules: policy.Policy) -> None:
+        """From now on, and everything is judged by them once."""
+        assert not rules.problems
+        began = time.process_time()
+        self.rules = self.desire.rules = rules
+        self.index.replace(self.contents)
+        self.desire.update("ruled", None, self.progress.recall, {})
+        _say(f"{len(rules.rules)} rules are new", f"{time.process_time() - began:.2f} s", more="of CPU")
+        assert not self.index.problems
+        gc.collect()
+        gc.freeze()
 
     def change(self, name: str, content: bytes) -> tuple[float, float, float, Moved]:
         """A file as it is now. CPU of the index, of a step of the models it is about, and of rendering them."""

@@ -1004,6 +1004,24 @@ def test_a_folder_that_holds_itself_ends_reading(make: Make, repository: Path) -
         assert mirror.changed(good, bomb) is None
 
 
+def test_the_first_of_some_files_is_read_or_what_keeps_it_from_being_read_is_told(tmp_path: Path) -> None:
+    files: dict[str, str | bytes] = {
+        "a.yaml": "a" * 50,
+        "b/c.yaml": "c",
+        "rules/below.yaml": "x",
+        "link.yaml@": "b/c.yaml",
+    }
+    (commit,) = make_repository(tmp_path / "r.git", files)
+    mirror = Mirror(
+        tmp_path / "m", (tmp_path / "r.git").as_uri(), "main", allow_file=True, limits=Limits(file_bytes=40)
+    )
+    assert stands_at(mirror) == commit
+    assert mirror.first(commit, ["b/none.yaml", "b/c.yaml", "a.yaml"]).content == {"b/c.yaml": b"c"}
+    assert mirror.first(commit, ["none.yaml", "rules", "b"]) == Files({}, ())
+    assert told(mirror.first(commit, ["none.yaml", "a.yaml", "b/c.yaml"])) == [("a.yaml", "source/too-large")]
+    assert told(mirror.first(commit, ["link.yaml", "b/c.yaml"])) == [("link.yaml", "source/symbolic-link")]
+
+
 def test_very_many_files_end_reading_at_the_limit(make: Make, repository: Path) -> None:
     """T07"""
     push(repository, {f"{n // 1000}/{n}.yaml": "x" for n in range(20_000)})

@@ -10,6 +10,7 @@ from reconciler.plan import Change, Op
 from reconciler.report import Done, Outcome
 from reconciler.telling.metrics import Metrics
 from renderers.manifest import ObjectId
+from schemas.problem import Problem
 
 
 @pytest.fixture
@@ -39,3 +40,17 @@ def test_of_what_nobody_wants_any_more_only_so_much_is_remembered(
     monkeypatch.setattr(scribe, "_LEFT", 2)
     assert all(fail(telling, caplog, "prod", name) for name in ("churn", "fraud", "upsell"))
     assert [fail(telling, caplog, "prod", name) for name in ("upsell", "fraud", "churn")] == [False, False, True]
+
+
+def test_what_a_rule_warns_of_is_said_once_for_each_change(telling: Scribe, caplog: pytest.LogCaptureFixture) -> None:
+    def said(*names: str) -> list[str]:
+        caplog.clear()
+        telling.warned(
+            "prod", [Problem("p", 1, 1, (), "policy/a", f"Not so ({name}).", "", "warning") for name in names]
+        )
+        return [record.__dict__["fields"]["why"] for record in caplog.records]
+
+    assert said("churn") == ["Not so (churn)."]
+    assert said("churn", "fraud") == ["Not so (fraud)."]
+    telling.forgot("prod")
+    assert said("churn") == ["Not so (churn)."]
