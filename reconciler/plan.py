@@ -352,7 +352,7 @@ def environment(wanted: Wanted, observed: Observed) -> tuple[list[Change], list[
             guards = [*guards, protected]
             changes = [_held(c, PROTECTED_TEXT) if _touches_protected(c, observed) else c for c in changes]
             deletions = [_held(c, PROTECTED_TEXT) if _touches_protected(c, observed) else c for c in deletions]
-    guards = [_with_approval(guard, (*changes, *deletions)) for guard in guards]
+    guards = [with_approval(guard, (*changes, *deletions)) for guard in guards]
     if not wanted.complete:
         changes = [_held_while_incomplete(change, observed) for change in changes]
     if wanted.reports_drift:
@@ -639,7 +639,7 @@ def _guards(wanted: Wanted, observed: Observed, deletions: Sequence[Change]) -> 
     return []
 
 
-def _with_approval(guard: Guard, changes: Iterable[Change]) -> Guard:
+def with_approval(guard: Guard, changes: Iterable[Change]) -> Guard:
     """With the id of what it holds. It is the same in every pass: what else is due then comes and goes."""
     if guard.rule in NEVER_LIFTED:
         return guard

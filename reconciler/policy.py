@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
+from reconciler import plan
 from reconciler.plan import Change, Guard, Op
 from reconciler.specs.places import Places
 from reconciler.specs.references import Specs, drop_what_needs_them
@@ -68,6 +69,11 @@ class Rule:
     def id(self) -> str:
         """What its problems are known by."""
         return f"policy/{self.spec.name}"
+
+    @property
+    def takes_approvals(self) -> bool:
+        """Whether a person may let pass what it forbids."""
+        return "approvals" in self.names
 
     def is_broken(self, context: Any) -> bool:
         """Whether something is as it must not be: what `_context` made. Raises `_FailedError` where nobody can say."""
@@ -131,20 +137,24 @@ class Policy:
             return Judged(tuple(changes))
         judged: list[Change] = []
         problems: dict[Problem, None] = {}
-        guards: dict[Guard, None] = {}
+        guards: dict[Guard, bool] = {}
         for change in changes:
             if self.unknown and change.is_action and change.traffic is None:
-                guards[Guard(change.environment, "policy/unknown", self.unknown)] = None
+                guards[Guard(change.environment, "policy/unknown", self.unknown)] = False
                 judged.append(replace(change, held=self.unknown))
                 continue
             found = [] if change.op is Op.UNCHANGED else list(self._of_change(change, catalog))
-            problems |= dict.fromkeys(problem for problem, _ in found)
-            errors = [(problem.rule, why) for problem, why in found if problem.severity == "error"]
-            if errors and not change.held:
-                guards |= dict.fromkeys(Guard(change.environment, *error) for error in errors)
-                change = replace(change, held=errors[0][1])  # noqa: PLW2901 - what is judged is this
-            judged.append(change)
-        return Judged(tuple(judged), tuple(problems), tuple(guards))
+            problems |= dict.fromkeys(one.problem for one in found)
+            errors = [one for one in found if one.problem.severity == "error"]
+            held = "; ".join(one.words for one in errors)
+            if held and not change.held:
+                guard = Guard(change.environment, errors[0].problem.rule, held)
+                guards[guard] = all(one.takes_approvals for one in errors)
+                judged.append(replace(change, held=held))
+            else:
+                judged.append(change)
+        limits = (plan.with_approval(guard, judged) if may else guard for guard, may in guards.items())
+        return Judged(tuple(judged), tuple(problems), tuple(limits))
 
     def _of_spec(self, found: Found[Any], specs: Specs, places: Places) -> Iterator[Problem]:
         kind = KINDS[found.kind][0]
@@ -163,8 +173,7 @@ class Policy:
                 message = rule.sentence(", ".join(filter(None, broken)))
                 yield places.problem(found.site, below, rule.id, message, rule.spec.hint, severity=rule.spec.severity)
 
-    def _of_change(self, change: Change, catalog: Catalog) -> Iterator[tuple[Problem, str]]:
-        """Which rules it breaks; and the same in words that are the same for all changes that do."""
+    def _of_change(self, change: Change, catalog: Catalog) -> Iterator[_Broken]:
         rules = [rule for rule in self.rules if rule.spec.kind == "change"]
         if not rules:
             return
@@ -182,7 +191,7 @@ class Policy:
                 is_broken = rule.is_broken(context)
             except _FailedError as error:
                 message = f"{rule.id} cannot be asked of {change.id} in {change.environment}: {error}."
-                yield rule.problem(message, _FAILED), f"{rule.id} cannot be asked: {error}"
+                yield _Broken(rule.problem(message, _FAILED), f"{rule.id} cannot be asked: {error}")
                 continue
             if not is_broken:
                 continue
@@ -190,14 +199,23 @@ class Policy:
             problem, origin = rule.problem(message), change.origin
             if origin is not None:
                 problem = replace(problem, file=origin.file, line=origin.line or 1, column=origin.column)
-            yield problem, rule.sentence("").rstrip(".")
+            yield _Broken(problem, rule.sentence("").rstrip("."), rule.takes_approvals)
+
+
+class _Broken(NamedTuple):
+    """A rule that a change breaks."""
+
+    problem: Problem
+    words: str  #: the same for all changes that break it so
+    takes_approvals: bool = False
 
 
 class Judged(NamedTuple):
     """What rules say of changes.
 
-    `problems` has one for each change and rule. `guards`: what holds changes, once for each rule and environment; the
-    message is that of the changes that it holds (`Change.held`).
+    `problems` has one for each change and rule. `guards`: what holds changes, once for what they break and where; the
+    message is that of the changes that it holds (`Change.held`). They are for whoever knows no words of `approvals`: a
+    person lifts one by its id, if all of its rules name `approvals`.
     """
 
     changes: tuple[Change, ...]

@@ -490,10 +490,7 @@ class Keeper:
             self.plane.reader, seen, manifests, known, self.plane.pool, audit=audit, looked=looked
         )
         changes, guards = plan.environment(wanted, observed)
-        planned = plan.assemble(changes, (), guards)
-        if approved is not None and any(guard.approval == approved.id for guard in guards):
-            planned = plan.approved(planned, {approved.id})
-            self.ties.listener.approved(self.name, approved)
+        planned = self._lifted_by(approved, plan.assemble(changes), guards)
         planned = self._judged(planned, rules, catalog, approved)
         self.ties.listener.planned(self.name, planned)
         done, is_whole = self._carry_out(planned, wanted, observed, began)
@@ -508,12 +505,19 @@ class Keeper:
         return planned
 
     def _judged(self, planned: Plan, rules: Policy, catalog: Catalog, approved: inventory.Approved | None) -> Plan:
-        """The plan, held where it breaks a rule of the organisation."""
-        given = frozenset[str]() if approved is None else frozenset({approved.id})
-        judged = replace(rules, approvals=given).judge(planned.changes, catalog)
+        """The plan, held where it breaks a rule of the organisation, and a person has not let just that pass."""
+        judged = rules.judge(planned.changes, catalog)
         if warnings := [problem for problem in judged.problems if problem.severity == "warning"]:
             self.ties.listener.warned(self.name, warnings)
-        return replace(planned, changes=judged.changes, guards=(*planned.guards, *judged.guards))
+        return self._lifted_by(approved, replace(planned, changes=judged.changes), judged.guards)
+
+    def _lifted_by(self, approved: inventory.Approved | None, planned: Plan, guards: Collection[plan.Guard]) -> Plan:
+        """The plan with these limits, too; but for the one that a person has lifted."""
+        planned = replace(planned, guards=(*planned.guards, *guards))
+        if approved is not None and any(guard.approval == approved.id for guard in guards):
+            planned = plan.approved(planned, {approved.id})
+            self.ties.listener.approved(self.name, approved)
+        return planned
 
     def _carry_out(
         self, planned: Plan, wanted: Wanted, observed: Observed, began: float

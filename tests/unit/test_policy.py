@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reconciler import offline, policy, queries, review
+from reconciler import offline, plan, policy, queries, review
 from reconciler.authors import fields
 from reconciler.plan import Change, Guard, Op
 from reconciler.report import ExitCode, Topic, exit_code
@@ -159,9 +159,21 @@ def test_what_a_rule_holds_has_one_limit_in_words_that_are_the_same_for_all_of_i
     found = asked.judge(changes(Op.DELETE, Op.CREATE, Op.DELETE, Op.UNCHANGED), Catalog())
     words = "Nothing is deleted without approval"
     assert [change.held for change in found.changes] == [words, "", words, ""]
-    assert found.guards == (Guard("production", "policy/no-deletion", words),)
+    (limit,) = found.guards
+    assert limit == Guard("production", "policy/no-deletion", words, limit.approval)
     assert len(found.problems) == 2
     assert replace(asked, approvals=frozenset({"deletion"})).judge(found.changes[1:2], Catalog()).guards == ()
+
+
+def test_a_person_lifts_what_is_held_by_rules_that_name_approvals_and_nothing_else() -> None:
+    never = "- {name: never, kind: change, require: 'change.name != \"churn-1\"', message: Never}\n"
+    found = rules(NO_DELETION, never).judge(changes(Op.DELETE, Op.DELETE), Catalog())
+    one, both = found.guards
+    assert both == Guard("production", "policy/no-deletion", "Nothing is deleted without approval; Never")
+    planned = plan.approved(plan.assemble(found.changes, (), found.guards), {one.approval})
+    assert [change.held for change in planned.changes] == ["", both.message]
+    other = rules(NO_DELETION).judge(changes(Op.DELETE, uid="another"), Catalog()).guards
+    assert other[0].approval not in ("", one.approval), "it is for exactly these changes"
 
 
 def test_a_rule_about_changes_that_only_warns_holds_nothing() -> None:
