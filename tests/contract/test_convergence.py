@@ -46,6 +46,8 @@ from reconciler.report import Done
 from reconciler.source.files import Files
 from reconciler.source.mirror import Revision
 from reconciler.specs.index import Index
+from reconciler.specs.places import Places
+from reconciler.specs.references import Specs
 from reconciler.telling.events import Events
 from renderers.manifest import ObjectId
 from schemas.environment import DataPlane
@@ -145,7 +147,9 @@ class Repository:
     models: dict[str, Model] = field(default_factory=lambda: {name: Model([DEV, PROD]) for name in MODELS[:2]})
     broken: bytes | None = None
     audience: str = "ada"
+    rules: Files = field(default_factory=lambda: Files({}, ()))
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    _ruled: Files | None = None
     delivered: SimpleQueue[Delivered] = field(default_factory=SimpleQueue)
     trouble: str = ""
     fetched_at: float | None = None
@@ -170,10 +174,11 @@ class Repository:
         last = self.last
         files = self.files()
         changed = {name: files.get(name) for name in {*files, *last} if files.get(name) != last.get(name)}
-        is_first = not self.commits
+        is_whole = not self.commits or self.rules != self._ruled
         revision = self._revision(len(self.commits) + 1)
-        self.commits[revision.commit] = files
-        self.delivered.put(Delivered(revision, Files(files, ())) if is_first else Delivered(revision, changed=changed))
+        self.commits[revision.commit], self._ruled = files, self.rules
+        given = {"files": Files(files, ())} if is_whole else {"changed": changed}
+        self.delivered.put(Delivered(revision, rules=self.rules, **given))
 
     @property
     def last(self) -> dict[str, bytes]:
@@ -182,7 +187,7 @@ class Repository:
     def begin_anew(self) -> None:
         """For another daemon, which knows nothing yet."""
         self.delivered = SimpleQueue()
-        self.delivered.put(Delivered(self._revision(len(self.commits)), Files(self.last, ())))
+        self.delivered.put(Delivered(self._revision(len(self.commits)), Files(self.last, ()), rules=self.rules))
 
     def again(self, commit: str) -> Files:
         return Files(self.commits[commit], ())
@@ -192,6 +197,9 @@ class Repository:
 
     def is_ancestor(self, old: str, new: str) -> bool:
         return True
+
+    def rules_before(self, commit: str) -> Iterator[Files]:
+        yield from ()
 
     def forget(self) -> None: ...
 
@@ -260,7 +268,7 @@ class Daemon:
         self.heard = Heard()
         clusters = Hurried(kubeconfig_folder)
         self._closing.callback(clusters.close)
-        index = Index(self._content, queries.check)
+        index = Index(self._content, queries.check, self._check)
         self.desire = Desire(index)
         command, bell = Command(None, 0.0), Event()
         ties = Ties(command, self.heard, self._again, self._built, self._moved, Health())
@@ -289,6 +297,9 @@ class Daemon:
             self.fleet.stop()
         self.fleet.close()
         self._closing.close()
+
+    def _check(self, specs: Specs, places: Places) -> None:
+        self.desire.rules.check(specs, places)
 
     def _content(self, name: str) -> bytes:
         assert self.conductor.revision is not None

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from reconciler import inventory, plan
+from reconciler import inventory, plan, policy
 from reconciler.daemon.desire import Desire
 from reconciler.daemon.keeper import Keeper
 from reconciler.daemon.scribe import Reporter
+from reconciler.source.files import Files
 from reconciler.telling.metrics import Metrics
 from tests.contract.client import MERGE, Api, eventually
 from tests.contract.faults import answer
@@ -398,3 +399,43 @@ def edit(world: World, live: dict[str, Any], path: str, leaf: tuple[Any, ...]) -
         at = at[step]
     at[leaf[-1]] = at[leaf[-1]] + 1 if isinstance(at[leaf[-1]], int) else "edited"
     return world.api("PUT", f"{path}?fieldManager=kubectl-edit", live).status == 200
+
+
+class TestRulesOfTheOrganisation:
+    def ruled(self, world: World, text: str) -> None:
+        """Commits these rules; "": no file of them."""
+        content = f"api_version: v1\npolicies:\n{text}".encode()
+        world.repository.rules = Files({policy.FILE: content} if text else {}, ())
+        world.repository.commit()
+
+    def test_hold_what_a_person_lets_pass_by_its_id(self, world: World) -> None:
+        require = 'change.kind != "Deployment" || change.op != "create" || approvals.size() > 0'
+        world.repository.commit()
+        world.settle()
+        had = members(world, DEV, "Deployment")
+        self.ruled(world, f"- {{name: ask, kind: change, require: '{require}', message: Ask first}}\n")
+        world.repository.models["upsell"] = Model([DEV])
+        world.repository.commit()
+        dev = keeper(world, DEV)
+        turned(world, lambda: dev.guards)
+        (limit,) = dev.guards
+        assert (limit.rule, limit.message) == ("policy/ask", "Ask first")
+        assert members(world, DEV, "Deployment") == had
+        writer = dev.plane.writer
+        live = writer.get(inventory.object_id_of(DEV))
+        assert live is not None
+        writer.update(inventory.with_approval(live, inventory.Approved(limit.approval, "ada")))
+        turned(world, lambda: len(members(world, DEV, "Deployment")) > len(had))
+        turned(world, lambda: not dev.guards)
+
+    def test_that_nobody_could_ever_read_let_nothing_pass_until_they_can_be_read(self, world: World) -> None:
+        self.ruled(world, "- [")
+        dev = keeper(world, DEV)
+        turned(world, lambda: dev.guards)
+        assert {guard.rule for guard in dev.guards} == {"policy/unknown"}
+        assert "policy/not-taken" in {problem.rule for problem in world.daemon.desire.problems()}
+        assert not harness.members(world.api, DEV)
+        self.ruled(world, "")
+        world.settle()
+        assert members(world, DEV, "Deployment")
+        assert not world.daemon.desire.problems()
