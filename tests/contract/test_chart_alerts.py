@@ -107,6 +107,7 @@ ALERTS: dict[str, tuple[dict[str, str], str, dict[str, str]]] = {
         {"environment": "e"},
     ),
     "TrueupPruneBlocked": ({'trueup_blocked_prunes{environment="e"}': "4x30"}, "20m", {"environment": "e"}),
+    "TrueupChangesForbidden": ({'trueup_forbidden_changes{environment="e"}': "4x30"}, "20m", {"environment": "e"}),
     "TrueupGitFetchFailing": (
         {
             'trueup_git_fetches_total{repository="specs"}': "0+1x40",
@@ -152,6 +153,7 @@ HEALTHY = {
     'trueup_unsettled_units{environment="e"}': "0x100",
     'trueup_reconcile_duration_seconds_count{environment="e"}': "7x100",
     'trueup_blocked_prunes{environment="e"}': "0x100",
+    'trueup_forbidden_changes{environment="e"}': "0x100",
     'trueup_git_fetches_total{repository="specs"}': "0+1x100",
     'trueup_git_fetch_failures_total{repository="specs"}': "0 0 1x98",
     'trueup_spec_problems{severity="error"}': "1x5 0x95",
