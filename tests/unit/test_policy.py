@@ -21,6 +21,9 @@ from reconciler.review import Review
 from reconciler.source import watch
 from reconciler.source.files import Files
 from reconciler.specs import Loaded, parse
+from reconciler.specs.index import Index
+from reconciler.specs.places import Places
+from reconciler.specs.references import Specs
 from renderers.catalog import Catalog
 from renderers.manifest import ObjectId
 from schemas.problem import Problem
@@ -393,6 +396,24 @@ def test_a_broken_file_never_means_that_there_are_no_rules() -> None:
     assert found.guards == (Guard("production", "policy/unknown", held.unknown),)
     assert policy.following(held, rules(BROKEN)).unknown
     assert not policy.following(held, rules(TWO_PODS)).unknown
+
+
+def test_a_changed_spec_is_all_that_is_judged_again() -> None:
+    asked, judged = rules(TWO_PODS), list[str]()
+
+    def check(specs: Specs, places: Places) -> None:
+        judged.extend(name for kind, _, name in specs.found if kind == "builds")
+        asked.check(specs, places)
+
+    files = {name: text.encode() for name, text in SPECS.items()}
+    index = Index(files.__getitem__, queries.check, check)
+    index.replace(files)
+    judged.clear()
+    files["specs/fraud.yaml"] = files["specs/fraud.yaml"].replace(b"number_of_pods: 1", b"number_of_pods: 2")
+    assert index.update({"specs/fraud.yaml": files["specs/fraud.yaml"]}).models == {"fraud"}
+    assert judged == ["fraud-1"]
+    assert ("fraud", "default") in index.catalog.variations
+    assert index.problems == ()
 
 
 # -- the file of rules -----------------------------------------------------------------------------------------------
