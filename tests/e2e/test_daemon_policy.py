@@ -64,10 +64,6 @@ def test_what_a_rule_forbids_is_not_done_in_the_cluster_either(
             found[one["metadata"]["name"].partition("-")[0]] = one["spec"]["replicas"], memory
         return found
 
-    def status(words: str) -> str:
-        text: str = until(lambda: (said := plane.reconcile("status").text) and words in said and said)
-        return text
-
     specs = Specs(tmp_path / "repository", plane)
     specs.write(
         all=document(environment(prod), {"environments": [ELSEWHERE]}), a=model("churn", prod), b=model("fraud", prod)
@@ -80,8 +76,9 @@ def test_what_a_rule_forbids_is_not_done_in_the_cluster_either(
 
         specs.write(a=model("churn", prod, memory="2Gi"), b=model("fraud", prod, number_of_pods=2))
         until(lambda: runs()["fraud"] == (2, "1Gi"))
-        said = status("more memory than there is")
-        assert "specs/a.yaml:" in said
+        (told,) = daemon.said("a spec is wrong")
+        assert told["where"].startswith("specs/a.yaml:")
+        assert told["why"] == f"That is more memory than there is ({prod})."
         assert runs()["churn"] == (1, "1Gi")
 
         specs.write(a=model("churn", prod, number_of_pods=2), b=model("fraud", prod, number_of_pods=3))
@@ -89,20 +86,20 @@ def test_what_a_rule_forbids_is_not_done_in_the_cluster_either(
         (told,) = until(lambda: daemon.said("a rule forbids changes"))
         assert told["rule"] == "policy/few-pods"
         until(lambda: daemon.metric("trueup_forbidden_changes", environment=prod) == 1)
-        assert "Blocked" in status("more pods than we pay for")
+        assert "Blocked" in until(lambda: (said := plane.reconcile("status").text) and "we pay for" in said and said)
         assert "more pods than we pay for" in until(lambda: events(plane, "trueup-system", "Blocked"))
         assert runs()["fraud"] == (2, "1Gi")
 
-        specs.commit({FILE: BROKEN})
-        said = status("policy/not-taken")
-        assert f"{FILE}:" in said
+        (specs.folder / FILE).write_text(BROKEN)
         specs.write(a=model("churn", prod, memory="2Gi"), b=model("fraud", prod))
         until(lambda: runs()["fraud"] == (1, "1Gi"))
+        (told,) = daemon.said("a spec is wrong", rule="policy/not-taken")
+        assert told["where"].startswith(f"{FILE}:")
         assert runs()["churn"] == (2, "1Gi")
         assert daemon.stop() == 0
     # Another process goes by the last rules of the branch that could be read, and by the new ones as soon as they can.
+    specs.write(b=model("fraud", prod, number_of_pods=2))
     with running(plane, specs, name="second") as second:
-        specs.write(b=model("fraud", prod, number_of_pods=2))
         until(lambda: runs()["fraud"] == (2, "1Gi"))
         assert runs()["churn"] == (2, "1Gi")
         specs.commit({FILE: f"api_version: v1\npolicies:\n{FEW_PODS}"})
