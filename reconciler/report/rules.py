@@ -156,7 +156,15 @@ RULES = {
     "policy/failed": (
         "A rule has no answer for a spec, mostly because a field is not there; ask `has(spec.field)` first."
     ),
+    "policy/not-taken": (
+        "The file of rules is broken, so the reconciler in the cluster goes by the last good rules; mend the file, or "
+        "take it away to have no rules."
+    ),
     "policy/two-of-a-name": "Two rules of the file have one name; rename one of them.",
+    "policy/unknown": (
+        "The file of rules is broken, and no commit before has good ones, so nothing is changed in the cluster; mend "
+        "the file."
+    ),
     "prune/all": (
         "All of an environment would be deleted, or all that it has in the specs is gone; approve the id that is "
         "shown, if that is meant."
