@@ -314,6 +314,7 @@ class Connection:
             return self._access
 
     def _remember_warnings(self, target: ObjectId | None, header: str) -> None:
+        header = header.encode("latin-1").decode(errors="replace")  # Kubernetes writes it in UTF-8
         with self._lock:
             for text in _WARNING.findall(header):
                 if len(self._warnings) < _WARNINGS_KEPT:

@@ -172,7 +172,8 @@ def test_what_a_server_warns_of_is_passed_on_once_and_beside_the_report(plane: P
     plane.write("specs/a.yaml", before(name))
     none = {"apiVersion": "v1", "kind": "ConfigMapList", "metadata": {"resourceVersion": "1"}, "items": []}
     with FaultProxy(plane.kubeconfig) as proxy:
-        warned = answer(200, none, Warning='299 - "v1 ConfigMap goes \x1b[2J away"')
+        words = "v1 ConfigMap goes \u202eaway, größer"  # what turns the writing direction around hides words
+        warned = answer(200, none, Warning=f'299 - "{words}"'.encode().decode("latin-1"))
         proxy.inject(warned, method="GET", path="/namespaces/trueup-system/configmaps")
         kubeconfig = proxy.kubeconfig(plane.folder / "proxy")
         run = plane.reconcile("--dry-run", "--kubeconfig", kubeconfig, "-o", "json")
@@ -180,7 +181,8 @@ def test_what_a_server_warns_of_is_passed_on_once_and_beside_the_report(plane: P
     assert run.data["plan"]["changes"], "the report is still one document"
     assert run.err.count("v1 ConfigMap goes") == 1
     assert run.err.startswith("warning: ")
-    assert "\x1b" not in run.err
+    assert "\u202e" not in run.err
+    assert "größer" in run.err
 
 
 def test_one_refused_object_stops_what_needs_it_and_nothing_else(plane: Plane, api: Api, name: str):
