@@ -16,7 +16,7 @@ from httptools import HttpParserError, HttpResponseParser
 from urllib3 import HTTPConnectionPool, HTTPHeaderDict, HTTPResponse, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16  # TLS gives 16 KiB at a time
 _HEAD_BYTES = 1 << 18  # of all headers together; API servers send less than a kilobyte
 
 
