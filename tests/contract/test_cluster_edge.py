@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import socket
+import socketserver
 import stat
 import threading
 import time
@@ -1078,3 +1080,69 @@ def test_a_long_event_in_many_pieces_is_one_event(writer: Writer, namespace: str
     writer.apply(config_map(namespace, a="x" * 500_000, b="y" * 400_000))
     events = writer.watch("v1", "ConfigMap", namespace=namespace, resource_version=start, timeout_s=5)
     assert len(next(events).object["data"]["a"]) == 500_000
+
+
+# -- a proxy --------------------------------------------------------------------------------------------------------
+
+
+class Tunnels(socketserver.ThreadingTCPServer):
+    """A proxy that connects whoever asks to one API server, whatever name it asks for, and notes how it was asked."""
+
+    allow_reuse_address, daemon_threads = True, True
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Tunnel)
+        self.upstream = upstream
+        self.asked: list[bytes] = []
+
+
+class _Tunnel(socketserver.BaseRequestHandler):
+    server: Tunnels
+
+    def handle(self) -> None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += self.request.recv(1)
+        self.server.asked.append(head)
+        host, _, port = self.server.upstream.rpartition(":")
+        with socket.create_connection((host, int(port))) as upstream:
+            self.request.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=self._pump, args=(upstream, self.request), daemon=True)
+            back.start()
+            self._pump(self.request, upstream)
+            back.join()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while part := source.recv(65536):
+                sink.sendall(part)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+
+def test_through_a_proxy_requests_and_watches_go_in_tunnels_that_know_no_credentials(
+    kubeconfig: Path, namespace: str, tmp_path: Path
+) -> None:
+    config = yaml.safe_load(kubeconfig.read_text())
+    cluster = config["clusters"][0]["cluster"]
+    with Tunnels(urlsplit(cluster["server"]).netloc) as tunnels:
+        threading.Thread(target=tunnels.serve_forever, daemon=True).start()
+        cluster |= {
+            "server": "https://api.of-a-customer.example:6443",  # nobody but the proxy knows the way to it
+            "tls-server-name": "localhost",
+            "proxy-url": f"http://127.0.0.1:{tunnels.server_address[1]}",
+        }
+        path = tmp_path / "behind-a-proxy"
+        path.write_text(yaml.safe_dump(config))
+        connection = connect(str(path), trusted=True)
+        writer = Writer(connection)
+        begun = writer.apply(config_map(namespace, a="1"))["metadata"]["resourceVersion"]
+        writer.apply(config_map(namespace, a="2"))
+        seen = next(writer.watch("v1", "ConfigMap", namespace=namespace, resource_version=begun, timeout_s=30))
+        connection.close()
+        tunnels.shutdown()
+    assert seen.object["data"] == {"a": "2"}
+    assert len(tunnels.asked) == 2, "one for the requests, one for the watch"
+    assert all(head.startswith(b"CONNECT api.of-a-customer.example:6443 ") for head in tunnels.asked)
+    assert not any(b"authorization" in head.lower() for head in tunnels.asked)
