@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from importlib import import_module
 from ipaddress import ip_address
+from math import inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +26,7 @@ from reconciler.cluster.errors import KubeconfigError
 from reconciler.cluster.transport import Access, Connection, Retry, Timeouts
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # where Kubernetes mounts it
+_TOKEN_SECONDS = 1.0  # for which a token is used again without asking; who says when it expires is minutes early
 _KUBECONFIG_BYTES = 1 << 20
 _KUBECONFIG_EVENTS = 20_000  # of a parser: a key and a value are two. Hundreds of clusters
 
@@ -60,7 +63,7 @@ def connect(
             origin = files or "~/.kube/config"
             configuration = _of_kubeconfig(origin, context, trusted=trusted)
         try:
-            return _access(configuration, origin, connections, timeouts or Timeouts())
+            return _access(configuration, origin, timeouts or Timeouts())
         except ValueError:  # urllib3 takes fewer addresses than look like one
             raise KubeconfigError(f"{origin}: the address of the server, or of its proxy, is none") from None
 
@@ -199,7 +202,7 @@ def _quotable(error: Exception) -> str:
     return str(error).partition("{")[0].splitlines()[0]
 
 
-def _access(configuration: Any, origin: str, connections: int, timeouts: Timeouts) -> Access:
+def _access(configuration: Any, origin: str, timeouts: Timeouts) -> Access:
     url = urlsplit(configuration.host)
     # Settled here, or the environment is searched for a proxy at each request. No proxy for this machine: kubectl
     # does the same, and the embedded data plane lives here.
@@ -217,8 +220,6 @@ def _access(configuration: Any, origin: str, connections: int, timeouts: Timeout
         pool=manager.connection_from_url(
             host,
             {
-                "maxsize": connections,
-                "block": True,
                 "timeout": timeout(connect=timeouts.connect, read=timeouts.answer),
                 "socket_options": _keepalive(timeouts.vanished),
             },
@@ -256,8 +257,18 @@ def _is_loopback(host: str | None) -> bool:
 def _authorization(configuration: Any, origin: str) -> Callable[[], str | None]:
     refused = _official("config").ConfigException
     lock = threading.Lock()
+    known: tuple[float, str | None] = -inf, None
 
     def authorization() -> str | None:
+        nonlocal known
+        asked_at, value = known
+        now = time.monotonic()
+        if now - asked_at >= _TOKEN_SECONDS:
+            value = ask()
+            known = now, value
+        return value
+
+    def ask() -> str | None:
         with lock:  # below it a plugin runs, or a file is read, when the token is about to expire
             try:
                 token = configuration.get_api_key_with_prefix("BearerToken")

@@ -27,6 +27,16 @@ from renderers.manifest import ObjectId
 if TYPE_CHECKING:
     import urllib3
 
+    from reconciler.cluster.wire import Wire
+
+
+class Answer(NamedTuple):
+    """What a server has answered. Headers by their names in lower case; several of one name are one, with commas."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
 
 class Access(NamedTuple):
     """What a kubeconfig or a service account gave when it was last read."""
@@ -34,7 +44,7 @@ class Access(NamedTuple):
     host: str  #: "https://10.0.0.1:443", for messages
     prefix: str  #: the path under which the API is served: "" as a rule, "/k8s/clusters/c-1" behind Rancher
     authorization: Callable[[], str | None]  #: the header's value, renewed when it is about to expire
-    pool: urllib3.HTTPConnectionPool  #: for requests; has as many connections as may ever be in flight
+    pool: Wire  #: for requests
     watch_pool: urllib3.HTTPConnectionPool  #: for watches; does not block
 
 
@@ -222,8 +232,8 @@ class Connection:
         failures = 0
         while True:
             try:
-                response = self._send(request, guarded=guarded)
-                return decoded(response.data, target)
+                answer, _ = self._send(request, guarded=guarded)
+                return decoded(answer.content, target)
             except Unavailable as error:
                 failures += 1
                 if (error.maybe_done and not repeatable) or self._flow.is_late(began):
@@ -236,7 +246,8 @@ class Connection:
         A line that is cut off is left out. `opened` is given the stream, once the server has accepted. Raises
         `ApiError` where the watch is refused.
         """
-        response = self._send(_Request("GET", path, target, self.retry.clock(), stream=True))
+        _, response = self._send(_Request("GET", path, target, self.retry.clock(), stream=True))
+        assert response is not None
         stream = Stream(response)
         with self._lock:
             self._streams.add(stream)
@@ -263,25 +274,26 @@ class Connection:
             raise error
         (self.retry.pause or self._closed.wait)(delay)
 
-    def _send(self, request: _Request, *, guarded: bool = True) -> urllib3.BaseHTTPResponse:
+    def _send(self, request: _Request, *, guarded: bool = True) -> _Exchanged:
         """The answer, where it is a success; with fresh credentials where these were refused."""
         access = self._access
-        response = self._exchange(access, request)
-        if response.status == 401 and (renewed := self._renew(access)) is not access:
-            response = self._exchange(renewed, request)
-        if "Warning" in response.headers:
-            self._remember_warnings(request.target, response.headers["Warning"])
-        if response.status >= 300:
+        exchanged = self._exchange(access, request)
+        if exchanged.answer.status == 401 and (renewed := self._renew(access)) is not access:
+            exchanged = self._exchange(renewed, request)
+        status, headers, content = exchanged.answer
+        if "warning" in headers:
+            self._remember_warnings(request.target, headers["warning"])
+        if status >= 300:
             raise from_answer(
-                response.status,
-                _without_our_token(response.data, access),
+                status,
+                _without_our_token(content, access),
                 request.target,
                 guarded=guarded,
-                retry_after=_seconds(response.headers.get("Retry-After")),
+                retry_after=_seconds(headers.get("retry-after")),
             )
-        return response
+        return exchanged
 
-    def _exchange(self, access: Access, request: _Request) -> urllib3.BaseHTTPResponse:
+    def _exchange(self, access: Access, request: _Request) -> _Exchanged:
         """One answer, of whatever status, when it is this request's turn."""
         verb = "WATCH" if request.stream else request.method
         turn = self._flow.enter(verb, request.began, counted=not request.stream, target=request.target)
@@ -290,9 +302,9 @@ class Connection:
         try:
             if request.fence is not None:
                 request.fence()
-            response = _exchange(access, request)
-            status = response.status
-            if status >= 300 and (asked := _seconds(response.headers.get("Retry-After"))):
+            exchanged = _exchange(access, request)
+            status = exchanged.answer.status
+            if status >= 300 and (asked := _seconds(exchanged.answer.headers.get("retry-after"))):
                 pause = self.retry.delay(1, asked)
         except Unavailable as error:
             status, why = 0, error.message.removeprefix(f"{access.host}: ")
@@ -301,7 +313,7 @@ class Connection:
             self._flow.leave(turn, sent_at, status, why=why, pause=pause)
             if self.observe is not None and status is not None:
                 self.observe(verb, status, self.retry.clock() - sent_at)
-        return response
+        return exchanged
 
     def _renew(self, refused: Access) -> Access:
         """Other credentials than the refused ones, where there are any; another thread may have got them."""
@@ -357,23 +369,28 @@ def _collector_paused() -> Iterator[None]:
                 gc.enable()
 
 
-def _exchange(access: Access, request: _Request) -> urllib3.BaseHTTPResponse:
+class _Exchanged(NamedTuple):
+    """An answer; of a watch that was accepted, what is still to come of it as well."""
+
+    answer: Answer
+    stream: urllib3.BaseHTTPResponse | None = None
+
+
+def _exchange(access: Access, request: _Request) -> _Exchanged:
+    method, path, body = request.method, access.prefix + request.path, request.body
     headers = {"Host": access.host.partition("//")[2], **_ALWAYS, **request.headers}
     if authorization := access.authorization():
         headers["Authorization"] = authorization
     with _lost_answers(access.host, request.target):
-        response = (access.watch_pool if request.stream else access.pool).urlopen(
-            request.method,
-            access.prefix + request.path,
-            body=request.body,
-            headers=headers,
-            retries=False,  # ours knows which request may be repeated
-            redirect=False,  # a redirect must not carry the credentials elsewhere
-            preload_content=not request.stream,
+        if not request.stream:
+            return _Exchanged(access.pool.exchange(method, path, body, headers))
+        # A redirect must not carry the credentials elsewhere, and ours knows what may be repeated.
+        stream = access.watch_pool.urlopen(
+            method, path, body, headers, retries=False, redirect=False, preload_content=False
         )
-        if request.stream and response.status >= 300:
-            response.read(cache_content=True)
-        return response
+        content = stream.read() if stream.status >= 300 else b""
+        answer = Answer(stream.status, {name.lower(): value for name, value in stream.headers.items()}, content)
+        return _Exchanged(answer, stream)
 
 
 def _without_our_token(answer: bytes, access: Access) -> bytes:

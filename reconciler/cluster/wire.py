@@ -1,27 +1,32 @@
-"""Requests and answers on the wire, for the connections of urllib3's pools.
+"""Requests and answers on the wire, on connections that urllib3 makes.
 
-The pool, TLS, proxies and time-outs are urllib3's. Only what goes through an open connection is read and written here,
-by llhttp, the parser of Node.js: http.client reads headers as if they were an e-mail, which costs more than everything
-else that a request does (300 microseconds of CPU against 100). Streams are left to urllib3.
+Addresses, TLS, proxies and time-outs are urllib3's, as the official client sets it up. What goes through a connection
+is written and read here, by llhttp, the parser of Node.js: http.client reads headers as if they were an e-mail, and
+urllib3's pool locks and counts, so that many threads of one interpreter wait for each other. A request costs a third
+of the CPU so, and a quarter where eight threads make them. Watches are left to urllib3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http.client import BadStatusLine, IncompleteRead, RemoteDisconnected
-from io import BytesIO
+from contextlib import suppress
+from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
+from ssl import SSLError as TLSError
 from typing import Any
 
 from httptools import HttpParserError, HttpResponseParser
-from urllib3 import HTTPConnectionPool, HTTPHeaderDict, HTTPResponse, HTTPSConnectionPool, PoolManager
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import ProtocolError, ProxyError, ReadTimeoutError, SSLError
+
+from reconciler.cluster.transport import Answer
 
 _CHUNK = 1 << 16  # TLS gives 16 KiB at a time
 _HEAD_BYTES = 1 << 18  # of all headers together; API servers send less than a kilobyte
 
 
-class _Answer:
-    """What the parser has found; `complete` once it is all there."""
+class _Reading:
+    """What the parser has found so far; `complete` once it is all there."""
 
     __slots__ = ("complete", "content", "has_head", "headers", "is_kept", "is_measured", "parser", "size_of_head")
 
@@ -32,10 +37,9 @@ class _Answer:
         self.is_kept = False  #: the connection is good for another request
 
     def _begin(self) -> None:
-        self.headers = HTTPHeaderDict()
+        self.headers: list[tuple[bytes, bytes]] = []
         self.content: list[bytes] = []
         self.has_head = False
-        self.is_measured = False  #: its end is known without the end of the connection
         self.size_of_head = 0
 
     def on_message_begin(self) -> None:
@@ -44,9 +48,7 @@ class _Answer:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.size_of_head += len(name) + len(value)
-        if name.lower() in (b"content-length", b"transfer-encoding"):
-            self.is_measured = True
-        self.headers.add(name.decode("latin-1"), value.decode("latin-1"))
+        self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         self.has_head = True
@@ -61,89 +63,120 @@ class _Answer:
         self.complete = True
         self.is_kept = self.parser.should_keep_alive()
 
-    def response(self) -> HTTPResponse:
-        """As urllib3 gives it."""
-        content = b"".join(self.content)
-        status = self.parser.get_status_code()
-        return HTTPResponse(content or BytesIO(), self.headers, status, preload_content=False)
+    def ends_with_its_connection(self) -> bool:
+        """Whether nothing else says where it ends."""
+        return self.has_head and not any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
+
+    def answer(self) -> Answer:
+        headers: dict[str, str] = {}
+        for name, value in self.headers:
+            key, text = name.decode("latin-1"), value.decode("latin-1")
+            headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        return Answer(self.parser.get_status_code(), headers, b"".join(self.content))
 
 
-class _Wire(HTTPConnection):
-    """Mixed into a connection of urllib3."""
+class Wire(HTTPConnectionPool):
+    """A pool that also exchanges by itself. Any thread may, and takes a connection that is idle, or a new one."""
 
-    _streams = False
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._idle: list[HTTPConnection] = []  # `append` and `pop` need no lock
+        self._is_closed = False
 
-    def request(  # type: ignore[override] # as urllib3, it takes more than http.client
-        self,
-        method: str,
-        url: str,
-        body: Any = None,
-        headers: Mapping[str, str] | None = None,
-        *,
-        preload_content: bool = True,
-        **others: Any,
-    ) -> None:
-        """Sends it; `body` is bytes, or None. Raises ValueError where a header would end before its end."""
-        self._streams = not preload_content
-        if self._streams:
-            super().request(method, url, body, headers, preload_content=False, **others)
-            return
-        lines = [f"{method} {url} HTTP/1.1", *(f"{name}: {value}" for name, value in (headers or {}).items())]
-        if body is not None:
-            lines.append(f"Content-Length: {len(body)}")
-        if not all(map(str.isprintable, lines)):
-            raise ValueError("a header holds a control character")
-        head = "\r\n".join([*lines, "\r\n"]).encode("ascii")
-        if self.sock is None:
-            self.connect()
-        else:
-            self.sock.settimeout(self.timeout)
-        self.sock.sendall(head + (body or b""))
+    def exchange(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+        """Sends a request, and waits for its answer. `target`: path and query, escaped.
 
-    def getresponse(self) -> HTTPResponse:  # type: ignore[override] # as of urllib3
-        """The whole answer. Raises what http.client does, which urllib3 expects."""
-        if self._streams:
-            return super().getresponse()
-        self.sock.settimeout(self.timeout)
-        answer = _Answer()
-        has_begun = False
-        while not answer.complete:
-            part = self.sock.recv(_CHUNK)
-            if not part:
-                self.close()
-                if not has_begun:
-                    raise RemoteDisconnected("the connection was closed without an answer")
-                if answer.is_measured or not answer.has_head:
-                    raise IncompleteRead(b"".join(answer.content))
-                break
-            has_begun = True
-            try:
-                answer.parser.feed_data(part)
-            except HttpParserError as error:
-                raise BadStatusLine(str(error)) from None
-            if answer.size_of_head > _HEAD_BYTES:
-                raise BadStatusLine("its headers do not end")
-        if not answer.is_kept:
-            self.close()
-        return answer.response()
+        Raises the `HTTPError` that urllib3 would, and ValueError, with nothing sent, for a header that would end before
+        its end.
+        """
+        sent = _bytes_of(method, target, body, headers)
+        connection = self._taken()
+        reading = _Reading()
+        try:
+            self._open(connection)
+            with suppress(BrokenPipeError):  # what did not want all of it may have said why
+                connection.sock.sendall(sent)
+            _read(connection, reading)
+        except TLSError as error:
+            raise SSLError(error) from error
+        except TimeoutError as error:
+            raise ReadTimeoutError(self, target, "no answer in time") from error
+        except (OSError, HTTPException) as error:
+            if connection.proxy is not None and not connection.has_connected_to_proxy:
+                raise ProxyError("cannot connect", error) from error
+            raise ProtocolError("the connection broke", error) from error
+        finally:
+            if reading.is_kept and not self._is_closed:
+                self._idle.append(connection)
+            else:
+                connection.close()
+        return reading.answer()
+
+    def close(self) -> None:
+        """Closes what is idle; what is under way is finished."""
+        self._is_closed = True
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+        super().close()
+
+    def _taken(self) -> HTTPConnection:
+        with suppress(IndexError):
+            while True:
+                connection = self._idle.pop()
+                if connection.is_connected:
+                    return connection
+                connection.close()  # the server has closed it meanwhile
+        made: HTTPConnection = self._new_conn()  # type: ignore[assignment] # a protocol that both kinds meet
+        return made
+
+    def _open(self, connection: HTTPConnection) -> None:
+        """Connects it, where it is new: as urllib3 does. From then on, each read has the time of an answer."""
+        if connection.is_closed:
+            connection.timeout = self.timeout.connect_timeout  # type: ignore[assignment] # it was given
+            if self.proxy is not None:
+                self._prepare_proxy(connection)
+            else:
+                connection.connect()
+        connection.sock.settimeout(self.timeout.read_timeout)
 
 
-class _Plain(_Wire):
+class _PlainPool(Wire):
     pass
 
 
-class _Secure(_Wire, HTTPSConnection):
+class _SecurePool(Wire, HTTPSConnectionPool):
     pass
 
 
-class _PlainPool(HTTPConnectionPool):
-    ConnectionCls = _Plain
+def _bytes_of(method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", *[f"{name}: {value}" for name, value in headers.items()]]
+    if body is not None:
+        lines.append(f"Content-Length: {len(body)}")
+    if not all(map(str.isprintable, lines)) or " " in target:
+        raise ValueError("an address or a header holds a space or a control character")
+    head = "\r\n".join([*lines, "\r\n"]).encode("ascii")
+    return head + body if body else head
 
 
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _Secure
+def _read(connection: HTTPConnection, reading: _Reading) -> None:
+    """The whole answer. Raises OSError and HTTPException."""
+    has_begun = False
+    while not reading.complete:
+        part = connection.sock.recv(_CHUNK)
+        if not part:
+            if reading.ends_with_its_connection():
+                return
+            raise IncompleteRead(b"") if has_begun else RemoteDisconnected("closed without an answer")
+        has_begun = True
+        try:
+            reading.parser.feed_data(part)
+        except HttpParserError as error:
+            raise BadStatusLine(str(error)) from None
+        if reading.size_of_head > _HEAD_BYTES:
+            raise BadStatusLine("its headers do not end")
 
 
 def use(manager: PoolManager) -> None:
-    """Pools that are made by it from now on have connections of this module."""
+    """Pools that it makes from now on are of this module."""
     manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}

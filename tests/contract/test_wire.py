@@ -190,6 +190,7 @@ def test_a_header_that_would_end_early_is_never_sent(scripted, header):
     server, connection = scripted(ok())
     with pytest.raises(ValueError, match="control character"):
         connection.request("GET", "/api/v1/a", headers={"X-Some": header})
-    assert connection.request("GET", f"/api/v1/{header}")
-    (head,) = server.heads
-    assert head.split(b"\r\n")[0].startswith(b"GET /api/v1/a%0"), "in an address it is escaped"
+    with pytest.raises(ValueError, match="control character"):
+        connection.request("GET", f"/api/v1/{header}")
+    assert connection.request("GET", "/api/v1/a")
+    assert len(server.heads) == 1
