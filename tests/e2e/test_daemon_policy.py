@@ -35,8 +35,8 @@ BROKEN = RULES.replace("spec.deployment.memory ==", "spec.deployment.memory =")
 
 
 @pytest.fixture
-def api(plane: Plane) -> Iterator[Api]:
-    made = plane.api()
+def api(any_plane: Plane) -> Iterator[Api]:
+    made = any_plane.api()
     yield made
     made.close()
 
@@ -53,7 +53,7 @@ def model(name: str, environment: str, **deployment: object) -> str:
 
 @pytest.mark.usefixtures("plant")
 def test_what_a_rule_forbids_is_not_done_in_the_cluster_either(
-    plane: Plane, api: Api, tmp_path: Path, prod: str
+    any_plane: Plane, api: Api, tmp_path: Path, prod: str
 ) -> None:
     def runs() -> dict[str, tuple[int, str]]:
         """By model: the pods that it asks for, and the memory of each."""
@@ -64,11 +64,11 @@ def test_what_a_rule_forbids_is_not_done_in_the_cluster_either(
             found[one["metadata"]["name"].partition("-")[0]] = one["spec"]["replicas"], memory
         return found
 
-    specs = Specs(tmp_path / "repository", plane)
+    specs = Specs(tmp_path / "repository", any_plane)
     specs.write(
         all=document(environment(prod), {"environments": [ELSEWHERE]}), a=model("churn", prod), b=model("fraud", prod)
     )
-    with running(plane, specs) as daemon:
+    with running(any_plane, specs) as daemon:
         until(lambda: is_settled(daemon))
         # A commit of the rules alone is taken up.
         specs.commit({FILE: RULES})
@@ -86,8 +86,10 @@ def test_what_a_rule_forbids_is_not_done_in_the_cluster_either(
         (told,) = until(lambda: daemon.said("a rule forbids changes"))
         assert told["rule"] == "policy/few-pods"
         until(lambda: daemon.metric("trueup_forbidden_changes", environment=prod) == 1)
-        assert "Blocked" in until(lambda: (said := plane.reconcile("status").text) and "we pay for" in said and said)
-        assert "more pods than we pay for" in until(lambda: events(plane, "trueup-system", "Blocked"))
+        assert "Blocked" in until(
+            lambda: (said := any_plane.reconcile("status").text) and "we pay for" in said and said
+        )
+        assert "more pods than we pay for" in until(lambda: events(any_plane, "trueup-system", "Blocked"))
         assert runs()["fraud"] == (2, "1Gi")
 
         (specs.folder / FILE).write_text(BROKEN)
@@ -99,7 +101,7 @@ def test_what_a_rule_forbids_is_not_done_in_the_cluster_either(
         assert daemon.stop() == 0
     # Another process goes by the last rules of the branch that could be read, and by the new ones as soon as they can.
     specs.write(b=model("fraud", prod, number_of_pods=2))
-    with running(plane, specs, name="second") as second:
+    with running(any_plane, specs, name="second") as second:
         until(lambda: runs()["fraud"] == (2, "1Gi"))
         assert runs()["churn"] == (2, "1Gi")
         specs.commit({FILE: f"api_version: v1\npolicies:\n{FEW_PODS}"})
