@@ -1022,17 +1022,6 @@ def test_the_first_of_some_files_is_read_or_what_keeps_it_from_being_read_is_tol
     assert told(mirror.first(commit, ["link.yaml", "b/c.yaml"])) == [("link.yaml", "source/symbolic-link")]
 
 
-def test_the_first_of_some_files_is_read_or_what_keeps_it_from_being_read_is_told(tmp_path: Path) -> None:
-    folder, link = {"rules/below.yaml": "x"}, {"link": b"->a.yaml"}
-    (commit,) = make_repository(tmp_path / "r.git", {"a.yaml": "a" * 50, "b/c.yaml": "c", **folder})
-    del link
-    mirror = Mirror(tmp_path / "m", (tmp_path / "r.git").as_uri(), "main", allow_file=True, limits=Limits(file_bytes=40))
-    assert stands_at(mirror) == commit
-    assert mirror.first(commit, ["b/none.yaml", "b/c.yaml", "a.yaml"]).content == {"b/c.yaml": b"c"}
-    assert mirror.first(commit, ["none.yaml", "rules", "b"]) == Files({}, ())
-    assert told(mirror.first(commit, ["none.yaml", "a.yaml", "b/c.yaml"])) == [("a.yaml", "source/too-large")]
-
-
 def test_very_many_files_end_reading_at_the_limit(make: Make, repository: Path) -> None:
     """T07"""
     push(repository, {f"{n // 1000}/{n}.yaml": "x" for n in range(20_000)})

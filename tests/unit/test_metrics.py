@@ -28,7 +28,6 @@ def tell_everything(metrics: Metrics) -> None:
     metrics.unsettled("prod", 3)
     metrics.blocked("prod", 2)
     metrics.forbidden("prod", 4)
-    metrics.forbidden("prod", 4)
     metrics.drift_found("prod", "Deployment")
     metrics.drift_mended("prod", "Deployment")
     metrics.oldest_drift("prod", NOON)
@@ -65,7 +64,6 @@ def test_what_was_told_is_rendered(metrics: Metrics) -> None:
         "trueup_objects,environment=prod,state=clean": 40,
         "trueup_unsettled_units,environment=prod": 3,
         "trueup_blocked_prunes,environment=prod": 2,
-        "trueup_forbidden_changes,environment=prod": 4,
         "trueup_forbidden_changes,environment=prod": 4,
         "trueup_drift_found_total,environment=prod,kind=Deployment": 1,
         "trueup_drift_mended_total,environment=prod,kind=Deployment": 1,

@@ -7,10 +7,8 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
 from typing import Any
 
 import pytest
@@ -26,8 +24,6 @@ from reconciler.specs import Loaded, parse
 from reconciler.specs.index import Index
 from reconciler.specs.places import Places
 from reconciler.specs.references import Specs
-from renderers.catalog import Catalog
-from renderers.manifest import ObjectId
 from renderers.catalog import Catalog
 from renderers.manifest import ObjectId
 from schemas.problem import Problem
@@ -120,23 +116,6 @@ def test_what_comes_after_an_environment_that_breaks_a_rule_is_left_out_with_it(
     assert not found.catalog.variations
 
 
-def test_what_needs_a_build_that_breaks_a_rule_is_left_out_with_it() -> None:
-    found = loaded(rules("- {name: a, kind: build, require: 'spec.name != \"churn-1\"', message: Not so}\n"))
-    assert told(found.problems) == ["specs/churn.yaml:4:5: Not so. [policy/a]"]
-    assert set(found.catalog.builds) == {"fraud-1"}
-    assert set(found.catalog.variations) == {("fraud", "default")}
-
-
-def test_what_comes_after_an_environment_that_breaks_a_rule_is_left_out_with_it() -> None:
-    after = SPECS["specs/environments.yaml"].replace("production", "production\n    promote_after: [staging]")
-    asked = rules("- {name: a, kind: environment, require: 'spec.name != \"staging\"', message: Not so}\n")
-    files = {**SPECS, "specs/environments.yaml": after}
-    found = parse({name: text.encode() for name, text in files.items()}, queries.check, asked.check)
-    assert told(found.problems) == ["specs/environments.yaml:4:5: Not so. [policy/a]"]
-    assert not found.catalog.environments
-    assert not found.catalog.variations
-
-
 def test_a_warning_is_told_and_keeps_nothing_from_being_applied() -> None:
     found = loaded(rules(TWO_PODS, "  severity: warning\n"))
     assert [problem.severity for problem in found.problems] == ["warning"]
@@ -198,35 +177,6 @@ def test_a_person_lifts_what_is_held_by_rules_that_name_approvals_and_nothing_el
     assert [change.held for change in planned.changes] == ["", both.message]
     other = rules(NO_DELETION).judge(changes(Op.DELETE, uid="another"), Catalog()).guards
     assert other[0].approval not in ("", one.approval), "it is for exactly these changes"
-
-
-def test_a_rule_about_changes_that_only_warns_holds_nothing() -> None:
-    found = rules(NO_DELETION, "  severity: warning\n").judge(changes(Op.DELETE), Catalog())
-    assert [problem.severity for problem in found.problems] == ["warning"]
-    assert found.guards == ()
-    assert not found.changes[0].held
-
-
-def test_what_is_held_already_stays_so_for_its_own_reason() -> None:
-    found = rules(NO_DELETION).judge(changes(Op.DELETE, held="it still runs"), Catalog())
-    assert found.changes[0].held == "it still runs"
-    assert found.guards == ()
-
-
-def changes(*ops: Op, **more: Any) -> list[Change]:
-    """One change of each kind, in production."""
-    names = (ObjectId("v1", "Service", "production", f"churn-{number}") for number, _ in enumerate(ops))
-    return [Change(op, name, "production", **more) for op, name in zip(ops, names, strict=True)]
-
-
-def test_what_a_rule_holds_has_one_limit_in_words_that_are_the_same_for_all_of_it() -> None:
-    asked = rules(NO_DELETION)
-    found = asked.judge(changes(Op.DELETE, Op.CREATE, Op.DELETE, Op.UNCHANGED), Catalog())
-    words = "Nothing is deleted without approval"
-    assert [change.held for change in found.changes] == [words, "", words, ""]
-    assert found.guards == (Guard("production", "policy/no-deletion", words),)
-    assert len(found.problems) == 2
-    assert replace(asked, approvals=frozenset({"deletion"})).judge(found.changes[1:2], Catalog()).guards == ()
 
 
 def test_a_rule_about_changes_that_only_warns_holds_nothing() -> None:
@@ -464,50 +414,6 @@ def test_a_changed_spec_is_all_that_is_judged_again() -> None:
     assert judged == ["fraud-1"]
     assert ("fraud", "default") in index.catalog.variations
     assert index.problems == ()
-
-
-# -- rules that follow their file ------------------------------------------------------------------------------------
-
-BROKEN = TWO_PODS.replace(">= 2", ">=")
-
-
-def test_rules_are_looked_for_beside_the_specs_and_upwards_to_the_root() -> None:
-    assert policy.places("") == (policy.FILE,)
-    assert policy.places("shop/specs") == (f"shop/specs/{policy.FILE}", f"shop/{policy.FILE}", policy.FILE)
-
-
-def test_rules_are_what_their_file_says_by_now() -> None:
-    assert policy.following(policy.NONE, rules(TWO_PODS)).rules
-    assert policy.following(rules(TWO_PODS), rules(WEAKER)).rules[0].spec.require.endswith(">= 1")
-    assert policy.following(rules(TWO_PODS), policy.NONE) == policy.NONE  # nobody keeps a file from being removed
-
-
-@pytest.mark.parametrize(
-    "now",
-    [
-        rules(NO_DELETION, BROKEN),
-        rules("- ["),
-        policy.Policy(problems=(Problem("policy.yaml", 1, 1, (), "source/too-large", "It has too many bytes."),)),
-    ],
-)
-def test_while_their_file_is_broken_the_rules_before_hold_and_no_part_of_it(now: policy.Policy) -> None:
-    held = policy.following(rules(TWO_PODS), now)
-    assert [rule.spec.name for rule in held.rules] == ["two-pods"]
-    assert not held.unknown
-    assert [problem.rule for problem in held.problems] == [now.problems[0].rule, "policy/not-taken"]
-    again = policy.following(held, now)
-    assert again.rules == held.rules
-    assert policy.following(again, rules(WEAKER)).problems == ()
-
-
-def test_a_broken_file_never_means_that_there_are_no_rules() -> None:
-    held = policy.following(policy.NONE, rules(BROKEN))
-    assert held.unknown == "nobody knows the rules of the organisation, so nothing is changed (policy.yaml:6:12)"
-    found = held.judge([*changes(Op.CREATE, Op.UNCHANGED), *changes(Op.CHANGE, traffic=("moves",))], Catalog())
-    assert [bool(change.held) for change in found.changes] == [True, False, False]
-    assert found.guards == (Guard("production", "policy/unknown", held.unknown),)
-    assert policy.following(held, rules(BROKEN)).unknown
-    assert not policy.following(held, rules(TWO_PODS)).unknown
 
 
 # -- the file of rules -----------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from reconciler.report import Done, Outcome
 from reconciler.telling.metrics import Metrics
 from renderers.manifest import ObjectId
 from schemas.problem import Problem
-from schemas.problem import Problem
 
 
 @pytest.fixture
@@ -49,18 +48,6 @@ def test_what_a_rule_warns_of_is_said_once_for_each_change(telling: Scribe, capl
         telling.warned(
             "prod", [Problem("p", 1, 1, (), "policy/a", f"Not so ({name}).", "", "warning") for name in names]
         )
-        return [record.__dict__["fields"]["why"] for record in caplog.records]
-
-    assert said("churn") == ["Not so (churn)."]
-    assert said("churn", "fraud") == ["Not so (fraud)."]
-    telling.forgot("prod")
-    assert said("churn") == ["Not so (churn)."]
-
-
-def test_what_a_rule_warns_of_is_said_once_for_each_change(telling: Scribe, caplog: pytest.LogCaptureFixture) -> None:
-    def said(*names: str) -> list[str]:
-        caplog.clear()
-        telling.warned("prod", [Problem("p", 1, 1, (), "policy/a", f"Not so ({name}).", "", "warning") for name in names])
         return [record.__dict__["fields"]["why"] for record in caplog.records]
 
     assert said("churn") == ["Not so (churn)."]
