@@ -413,16 +413,25 @@ class _Discovery:
         if read_at is not None and now - read_at < _DISCOVERY_AGE:
             return
         try:
-            served = self._connection.request("GET", _group_path(api_version))["resources"]
+            served = _resources(api_version, self._connection.request("GET", _group_path(api_version)))
         except (KindMissing, NotFound):
             served = []  # the whole group version is missing
-        for entry in served:
-            if "/" not in entry["name"]:  # "deployments/scale" is a part of another one
-                resource = Resource(
-                    api_version, entry["kind"], entry["name"], entry["namespaced"], frozenset(entry["verbs"])
-                )
-                self._known.setdefault((api_version, resource.kind), resource)
+        for resource in served:
+            self._known.setdefault((api_version, resource.kind), resource)
         self._read_at[api_version] = now
+
+
+def _resources(api_version: str, answer: Mapping[str, Any]) -> list[Resource]:
+    """What discovery says of a group version; `Unavailable` where something on the way answered in its stead."""
+    try:
+        return [
+            Resource(api_version, entry["kind"], entry["name"], entry["namespaced"], frozenset(entry["verbs"] or ()))
+            for entry in answer["resources"] or ()  # Go says null where there are none
+            if "/" not in entry["name"]  # "deployments/scale" is a part of another one
+        ]
+    except (KeyError, TypeError) as error:
+        words = f"the answer does not say what there is of {api_version}; is this an API server?"
+        raise Unavailable(0, "", words) from error
 
 
 def _apply(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -15,6 +16,8 @@ from reconciler.cluster.objects import Reader, kind_missing
 from reconciler.cluster.shelf import Heard, Shelf
 from reconciler.cluster.transport import Stream
 from renderers.manifest import ObjectId
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +140,9 @@ class Watch:
         self._thread.join(max(0.0, until - time.monotonic()))
 
     def _run(self, delay: float) -> None:
-        try:
-            self._pause(delay)
-            while not self._stopped:
-                self._pause(self._try())
-        finally:
-            if not self._stopped:
-                self.trouble = "its thread has crashed; restart the reconciler"
+        self._pause(delay)
+        while not self._stopped:
+            self._pause(self._try())
 
     def _try(self) -> float:
         """Lists where it has to, and follows. After how many seconds to try again."""
@@ -167,6 +166,21 @@ class Watch:
                 grace = self._pace.doubt if isinstance(error, Unavailable) else 0.0
                 self._doubted = self._pace.clock() + grace
             return self._pace.delay(self._failures, error.retry_after if isinstance(error, Unavailable) else 0.0)
+        except Exception as error:  # of whatever kind: without this thread, an environment would be blind for ever
+            return self._stumble(error)
+
+    def _stumble(self, error: Exception) -> float:
+        """A fault of ours, or of whoever is told: what is known may be half of it, so all is listed anew."""
+        if self._stopped:
+            return 0.0
+        words = f"it ended with an error of the program ({type(error).__name__}), and begins again"
+        if self.trouble != words:
+            log.exception("a watch of %s ended with an error of the program", self.shelf.watched)
+        self._restarted("error")
+        self._failures += 1
+        self.trouble, self.refusal, self._doubted = words, "", self._pace.clock()
+        self.shelf.forget()
+        return self._pace.delay(self._failures)
 
     def _list(self) -> None:
         version, kind, namespace, _ = self.shelf.watched

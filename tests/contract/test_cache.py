@@ -590,25 +590,43 @@ def test_a_watch_that_waits_for_a_server_does_not_hold_up_the_end(
     eventually(lambda: threads() == set())
 
 
-def test_a_cache_whose_listener_fails_is_not_complete_and_says_so(
-    connection: Connection, namespace: str, they: Writer, monkeypatch: pytest.MonkeyPatch
+def test_a_cache_whose_listener_fails_is_not_complete_begins_again(
+    connection: Connection, namespace: str, they: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    crashes: list[threading.ExceptHookArgs] = []
-    monkeypatch.setattr(threading, "excepthook", crashes.append)
-
     class ListenerError(Exception):
         pass
 
-    def fail(heard: Heard) -> None:
-        if heard.how != "COMPLETE":
-            raise ListenerError
+    heals = threading.Event()
+    told: list[str] = []
+    restarts: list[str] = []
 
-    with closing(Cache(Reader(connection), fail, pace=QUICK)) as cache:
+    def fail(heard: Heard) -> None:
+        if heard.how != "COMPLETE" and not heals.is_set():
+            raise ListenerError
+        told.append(f"{heard.how} {heard.target.name}")
+
+    with closing(Cache(Reader(connection), fail, pace=QUICK, restarted=restarts.append)) as cache:
         followed(cache, maps(namespace))
         they.apply(config_map(namespace))
-        eventually(lambda: not cache.is_complete(maps(namespace)))
-        assert "its thread has crashed" in cache.troubles()[0].sentence
-        assert [args.exc_type for args in crashes] == [ListenerError]
+        eventually(lambda: restarts == ["error"])
+        heals.set()
+        they.apply(config_map(namespace, "second"))
+        eventually(lambda: "ADDED second" in told)
+        assert told.count("COMPLETE ") == 2, "that stands for what nobody was told of"
+        assert cache.is_complete(maps(namespace))
+        assert cache.troubles() == []
+    (record,) = (record for record in caplog.records if record.exc_info)
+    assert "ended with an error of the program" in record.getMessage()
+
+
+@pytest.mark.parametrize("said", [{}, {"resources": None}, {"resources": [{}]}, {"resources": [{"name": 1}]}])
+def test_what_is_no_discovery_ends_no_watch(
+    cache: Cache, proxy: FaultProxy, namespace: str, said: dict[str, Any]
+) -> None:
+    """Such as a balancer that answers everything with 200, while the server behind it begins."""
+    proxy.inject(answer(200, said), path="/api/v1$")
+    cache.follow({maps(namespace)})
+    eventually(lambda: cache.is_complete(maps(namespace)))
 
 
 def test_a_thousand_objects_arrive_in_pages(cache: Cache, api: Api, they: Writer, namespace: str) -> None:
