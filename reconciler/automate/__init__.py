@@ -31,6 +31,7 @@ from reconciler.notify import Delivery, Egress, Notifier
 from reconciler.outside import Outside, OutsideError
 from reconciler.records import Promotion, Verdict
 from reconciler.report import Told, Trouble
+from reconciler.telling.logs import Log
 from renderers.catalog import Catalog, Facts, Placed, automation_environment, promotion_order
 from renderers.manifest import ObjectId
 from schemas.automation import Automation
@@ -40,6 +41,7 @@ from schemas.variation import Variation
 
 __all__ = ["Automator", "Progress", "Recall", "Standing", "out_of_reach"]
 
+log = Log(__name__)
 
 K = TypeVar("K")
 S = TypeVar("S", Automation, Build, Variation)
@@ -89,14 +91,18 @@ def _end(desk: Desk) -> _End:
 
 def out_of_reach(catalog: Catalog, facts: Facts, error: ApiError) -> Progress:
     """Without its records, nobody can say what a promoted variation serves: it is left as it is."""
-    why = f"the records are out of reach: {error}"
-    order = promotion_order(catalog)
+    unclear = _unclear(catalog, promotion_order(catalog), f"the records are out of reach: {error}")
+    recall = Recall(facts, {}, unclear)
+    return Progress(recall, trouble=(Trouble("records", str(error)),), busy=isinstance(error, Unavailable))
+
+
+def _unclear(catalog: Catalog, order: Sequence[str], why: str) -> dict[tuple[str, str], str]:
+    """Where nobody can say what a promoted variation serves."""
     unclear = {(environment, model): why for environment, model, _ in promotion.places(catalog, order)}
     for automation in catalog.automations.values():
         # Its builds may run elsewhere than they are served.
         unclear[automation_environment(catalog, automation.spec, order), automation.spec.model] = why
-    recall = Recall(facts, {}, unclear)
-    return Progress(recall, trouble=(Trouble("records", str(error)),), busy=isinstance(error, Unavailable))
+    return unclear
 
 
 @dataclass(slots=True)
@@ -146,11 +152,14 @@ class Automator:
 
     def look(self, now: datetime, models: Collection[str] | None = None, *, ask: bool = True) -> Progress:
         """What the records mean, and what gates would say now, without a step: for a preview. `ask`: ask the gates."""
-        ends: dict[str, _End] = {}
-        for model in sorted(self._meant(self.outside.reader_of(self.home), models)):
+
+        def look(model: str) -> _End:
             desk = self._desk(model)
             desk.told += self._verdicts(desk, now) if ask else ()
-            ends[model] = _end(desk)
+            return _end(desk)
+
+        meant = self._meant(self.outside.reader_of(self.home), models)
+        ends = {model: self._apart(model, look) for model in sorted(meant)}
         return self._progress(ends, [told for end in ends.values() for told in end.told])
 
     def tidy_again(self) -> None:
@@ -196,8 +205,8 @@ class Automator:
         delivered = self._delivered()
         meant |= delivered.keys()
         missing = ledger.ensure(writer) if meant else []
-        ends: dict[str, _End] = {}
-        for model in sorted(meant):
+
+        def step(model: str) -> _End:
             desk = self._desk(model, delivered.get(model, ()), writer, now)
             desk.trouble += [Trouble("records", words) for words in missing]
             builds.follow(desk)
@@ -210,9 +219,25 @@ class Automator:
                 filing.tidy(desk)
                 self._tidied.add(model)
             desk.busy |= desk.questions.end()
-            ends[model] = _end(desk)
+            return _end(desk)
+
+        ends = {model: self._apart(model, step) for model in sorted(meant)}
         last = {one.where: one for end in ends.values() for one in end.told}
         return self._progress(ends, list(last.values()))
+
+    def _apart(self, model: str, work: Callable[[str], _End]) -> _End:
+        """A fault of ours that one model brings about must not stop the others: all of that one is left as it is."""
+        try:
+            return work(model)
+        except ApiError:
+            raise
+        except Exception as error:  # whatever it is, the other models go on
+            trouble = Trouble(model, f"it ended with an error of the program: {type(error).__name__}: {error}")
+            if trouble not in self.open.get(model, Standing()).trouble:  # it is tried again and again
+                log.exception("a step ended with an error of the program", model=model)
+            known = self._recalls.part(model)
+            unclear = {**known.unclear, **_unclear(self._part(model), self._order(), trouble.message)}
+            return _End(known._replace(unclear=unclear), Standing((trouble,)), (), ())
 
     def _meant(self, reader: Reader, models: Collection[str] | None) -> set[str]:
         """What a step is about. Reads what may have changed of the records."""

@@ -76,6 +76,10 @@ class Recalls:
         """Those of which anything is recalled."""
         return self._parts.keys()
 
+    def part(self, model: str) -> Recall:
+        """What a model recalls, as far as anybody knows."""
+        return self._parts.get(model, NOTHING)
+
     def take(self, parts: Mapping[str, Recall]) -> None:
         """What these models recall by now."""
         changed = {model: part for model, part in parts.items() if self._parts.get(model, NOTHING) != part}

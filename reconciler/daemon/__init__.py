@@ -54,7 +54,9 @@ from schemas.environment import DataPlane
 log = Log(__name__)
 
 _REPORT_SECONDS = 2.0
-#: For the Events of one cluster, at the end: another replica waits to lead, and the cluster may be away.
+#: After a turn that has failed.
+_RETRY_SECONDS = 10.0
+#: For the Events of all clusters, at the end: another replica waits to lead, and a cluster may be away.
 _LAST_WORDS_SECONDS = 0.5
 
 
@@ -181,7 +183,7 @@ class _Daemon:
             self.health.beat("conductor")
             if dead := [thread.name for thread in threads if not thread.is_alive()]:
                 raise RuntimeError(f"a thread has ended that should not: {', '.join(dead)}")
-            self.conductor.turn()
+            self._turn()
             if self.conductor.revision is not None and self.conductor.revision.commit != revision:
                 revision = self.conductor.revision.commit
                 if self.conductor.branches != branches:
@@ -197,17 +199,34 @@ class _Daemon:
         self.follower.stop()
         self.branches.stop()
         self.fleet.stop()
-        for plane in self.fleet.planes.values():
-            plane.events.close(_LAST_WORDS_SECONDS)
+        self._say_last_words()
         electing.set()  # nothing is written any more, and who takes over need not wait for what follows
         if voter is not None:
             voter.join(5.0)
         self.conductor.close()
         self.fleet.close()
 
+    def _turn(self) -> None:
+        """A fault of ours must not end the process: a new one might meet it before it has the last good revision."""
+        try:
+            self.conductor.turn()
+        except Exception as error:  # whatever it is, the keepers keep what was handed on
+            log.exception("a turn ended with an error of the program")
+            self.conductor.begin_again(f"a turn ended with an error of the program: {type(error).__name__}: {error}")
+            self.stop.wait(_RETRY_SECONDS)
+
     def _end(self) -> None:
         self.stop.wait()
         self.bell.set()
+
+    def _say_last_words(self) -> None:
+        """All clusters at once: one that is away must not use up the time of the others."""
+        sinks = [plane.events for plane in self.fleet.planes.values()]
+        for events in sinks:
+            events.close(0.0)
+        until = time.monotonic() + _LAST_WORDS_SECONDS
+        for events in sinks:
+            events.close(max(0.0, until - time.monotonic()))
 
     def _report(self) -> None:
         if self.command.leads:

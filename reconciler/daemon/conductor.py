@@ -237,6 +237,20 @@ class Conductor:
         self._forget_rewind()
         self.fleet.mind()
 
+    def begin_again(self, why: str) -> None:
+        """A turn has failed, and nobody knows how far it came: all that is known is read again, as a new process does.
+
+        What was handed on stays meanwhile, and that a new process would not have.
+        """
+        self.trouble = why
+        if self._automator is not None:
+            self._automator.close()
+        self._automator, self._all_due = None, 0.0
+        self._due.clear()
+        self._stirred.clear()
+        self.follower.forget()
+        self.follower.poll_now()
+
     def _forget_rewind(self) -> None:
         """When the branch has what it had, or nothing waits for a person any more."""
         if self.desire.rewound and self.command.leads and self.revision is not None:

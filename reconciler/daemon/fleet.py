@@ -22,8 +22,11 @@ from schemas.environment import DataPlane
 
 log = Log(__name__)
 
-#: For all of them together: Kubernetes gives a pod thirty seconds to end.
-_STOP_SECONDS = 15.0
+#: For all of them together, at the end: another replica waits to lead. Whose cluster does not answer is not waited for:
+#: what it has sent can be repeated, and what it would send next is fenced.
+_STOP_SECONDS = 1.0
+#: For one of which nothing is left to keep.
+_DISMISS_SECONDS = 1.0
 _RETRY_SECONDS = 10.0
 #: Between two looks at the Secrets with kubeconfigs.
 SECRET_SECONDS = 30.0
@@ -198,7 +201,7 @@ class Fleet:
         return "; ".join(f"{keeper.name}: {keeper.trouble}" for keeper in keepers if keeper.trouble and keeper.is_seen)
 
     def stop(self) -> None:
-        """Ends all threads, each after what it is doing."""
+        """Ends all threads, each after what it is doing; whose cluster hangs, is left behind."""
         for keeper in self.keepers.values():
             keeper.stop()
         until = time.monotonic() + _STOP_SECONDS
@@ -231,7 +234,7 @@ class Fleet:
     def _dismiss(self, key: DataPlane, name: str) -> None:
         keeper = self.keepers.pop((key, name))
         keeper.stop()
-        self._threads.pop((key, name)).join(_STOP_SECONDS)
+        self._threads.pop((key, name)).join(_DISMISS_SECONDS)
         self.ties.listener.forgot(name)
         keeper.plane.follow(keeper.loop, (), keeper.hear)
         keeper.plane.hear_own(name, None)

@@ -195,6 +195,7 @@ class Keeper:
             if self.bell.wait(self._patience()):
                 self.bell.clear()
                 time.sleep(_GATHER_SECONDS)
+        self.ties.health.forget(self.loop)  # here, as nobody waits for long until a cluster that hangs has let go of it
 
     def _patience(self) -> float:
         """Seconds until the next turn, if nothing is heard before."""
@@ -319,7 +320,7 @@ class Keeper:
 
     def _follow(self) -> None:
         """Watches the kinds that there may be members of. What a cluster may not have is watched where it is needed."""
-        if not self.plane.is_complete([INVENTORIES]):
+        if self._stopped or not self.plane.is_complete([INVENTORIES]):
             return
         stored, _ = self.plane.inventory(self.name)
         places = self.desire.places(self.name).keys() | (stored.places if stored is not None else frozenset())

@@ -7,7 +7,7 @@ that is slow or away costs nobody else anything.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
@@ -85,6 +85,7 @@ class Plane:
     #: How many requests were sent.
     asked: int = field(default=0, init=False)
     _identity: str = field(default="", init=False)
+    _asked_who: Future[None] | None = field(default=None, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
 
     def __post_init__(self) -> None:
@@ -149,12 +150,18 @@ class Plane:
 
     @property
     def identity(self) -> str:
-        """What tells two clusters apart: our namespace has one UID in each. "" while nobody can say."""
-        if not self._identity:
-            with suppress(ApiError):
-                body = Reader(self.connection).get(ObjectId("v1", "Namespace", "", inventory.NAMESPACE))
-                self._identity = body["metadata"]["uid"] if body is not None else ""
+        """What tells two clusters apart: our namespace has one UID in each. "" while nobody can say.
+
+        It is asked for aside: whoever minds all clusters must not wait for one that hangs.
+        """
+        if not self._identity and (self._asked_who is None or self._asked_who.done()):
+            self._asked_who = self.pool.submit(self._identify)
         return self._identity
+
+    def _identify(self) -> None:
+        with suppress(ApiError):
+            body = Reader(self.connection).get(ObjectId("v1", "Namespace", "", inventory.NAMESPACE))
+            self._identity = body["metadata"]["uid"] if body is not None else ""
 
     def state_of(self, target: ObjectId) -> Readiness:
         """What has become of an object that is watched."""

@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 
+from reconciler import automate
+from reconciler.automate.desk import Desk
 from reconciler.daemon.conductor import Command, Commits
 from reconciler.lease import Elector
+from reconciler.specs.index import Index
 from tests.contract.client import Api
-from tests.contract.test_convergence import COMMITS, DEV, Led, Repository, World, clock, cluster, text
+from tests.contract.test_convergence import COMMITS, DEV, Led, Model, Repository, World, clock, cluster, text
 from tests.contract.test_daemon_parts import turned
+from tests.e2e.harness import members
 
 __all__ = ["cluster"]  # a fixture
 
@@ -121,3 +125,75 @@ def test_a_run_is_due_when_the_clock_says_so_also_where_the_clock_was_set(world:
     conductor.clock = lambda: moment
     moment += timedelta(hours=4)
     turned(world, lambda: "churn-nightly" in conductor.trouble, seconds=10.0)
+
+
+def test_a_fault_of_the_program_about_one_model_leaves_it_as_it_is_and_stops_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.repository.models["fraud"] = Model([DEV], built_in=DEV)
+    world.repository.commit()
+    world.settle()
+    had = members(world.api, DEV)
+    advance = automate.promotions.advance
+
+    def fails_about_churn(desk: Desk) -> None:
+        if desk.model == "churn":
+            raise IndexError("no such thing")
+        advance(desk)
+
+    monkeypatch.setattr(automate.promotions, "advance", fails_about_churn)
+    monkeypatch.setattr("reconciler.daemon.conductor._RETRY", 0.1)
+    for model in world.repository.models.values():
+        model.commit = COMMITS[1]
+    world.repository.commit()
+    conductor = world.daemon.conductor
+    turned(world, lambda: len({name for name in members(world.api, DEV) if name.startswith("Deployment/fraud")}) == 2)
+    assert "churn: it ended with an error of the program: IndexError: no such thing" in conductor.trouble
+    assert {name for name in had if "churn" in name} <= members(world.api, DEV).keys()
+    assert len([record for record in caplog.records if record.exc_info]) == 1, "it is tried again, and told once"
+    monkeypatch.undo()
+    turned(world, lambda: len({name for name in members(world.api, DEV) if name.startswith("Deployment/churn")}) == 2)
+    assert conductor.trouble == ""
+
+
+class Again(Repository):
+    """Hands the last commit on again, whole, to whoever could not use it."""
+
+    def forget(self) -> None:
+        self.begin_anew()
+
+
+def test_a_turn_that_fails_begins_again_and_what_was_handed_on_stays_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.repository = Again()
+    world.restart()
+    conductor = world.daemon.conductor
+    world.repository.commit()
+    world.settle()
+    had = members(world.api, DEV)
+
+    def fail(*_: object) -> None:
+        raise RecursionError("too deep")
+
+    world.repository.models["fraud"].memory = "2Gi"
+    world.repository.commit()
+    with monkeypatch.context() as patched:
+        for name in ("update", "replace"):
+            patched.setattr(Index, name, fail)
+        for _ in range(2):
+            with pytest.raises(RecursionError):
+                conductor.turn()
+            conductor.begin_again("it fails")
+        service = next(name for name in had if name.startswith("Service/churn"))
+        assert world.api("DELETE", f"/api/v1/namespaces/{DEV}/services/{service.partition('/')[2]}").status == 200
+        keeper = next(keeper for keeper in world.daemon.keepers if keeper.name == DEV)
+        until = time.monotonic() + 10
+        while members(world.api, DEV).keys() != had.keys():
+            assert time.monotonic() < until, "drift is not mended"
+            keeper.turn(time.monotonic())
+            time.sleep(0.02)
+    world.settle()
+    assert conductor.revision is not None
+    assert conductor.revision.commit == world.repository._revision(2).commit
+    assert conductor.trouble == ""

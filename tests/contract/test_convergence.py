@@ -203,6 +203,8 @@ class Repository:
 
     def forget(self) -> None: ...
 
+    def poll_now(self) -> None: ...
+
     def _revision(self, number: int) -> Revision:
         return Revision(f"{number:040x}", clock(), "Ada", "an edit")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -439,3 +440,28 @@ class TestRulesOfTheOrganisation:
         world.settle()
         assert members(world, DEV, "Deployment")
         assert not world.daemon.desire.problems()
+
+
+def test_a_keeper_that_has_ended_is_not_missed_however_late_it_ends(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has dismissed it does not wait for a cluster that hangs, so its last words may come after that."""
+    world.repository.commit()
+    one = keeper(world, DEV)
+    health = one.ties.health
+    busy, late = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        busy.set()
+        late.wait(10)
+
+    monkeypatch.setattr(one.ties.listener, "planned", hang)
+    thread = threading.Thread(target=one.run)
+    thread.start()
+    assert busy.wait(10)
+    one.stop()
+    health.forget(one.loop)
+    late.set()
+    thread.join(20)
+    health.clock = lambda: time.monotonic() + 3600
+    assert health.judge() == (True, "alive")
