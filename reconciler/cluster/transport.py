@@ -289,7 +289,7 @@ class Connection:
                 _without_our_token(content, access),
                 request.target,
                 guarded=guarded,
-                retry_after=_seconds(headers.get("retry-after")),
+                retry_after=_retry_after(headers),
             )
         return exchanged
 
@@ -304,7 +304,7 @@ class Connection:
                 request.fence()
             exchanged = _exchange(access, request)
             status = exchanged.answer.status
-            if status >= 300 and (asked := _seconds(exchanged.answer.headers.get("retry-after"))):
+            if status >= 300 and (asked := _retry_after(exchanged.answer.headers)):
                 pause = self.retry.delay(1, asked)
         except Unavailable as error:
             status, why = 0, error.message.removeprefix(f"{access.host}: ")
@@ -428,6 +428,15 @@ def _lost_answers(host: str, target: ObjectId | None) -> Iterator[None]:
         raise Unavailable(0, "", f"{host}: {words}", target, maybe_done=not unsent) from error
 
 
-def _seconds(header: str | None) -> float:
-    """Retry-After in seconds; the API server never sends the form with a date."""
-    return float(header) if header and header.isascii() and header.isdigit() else 0.0
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds. The API server says so many; a proxy or a balancer may say a date (RFC 9110, 10.2.3), by its own clock."""
+    asked = headers.get("Retry-After", "")
+    if not asked or (asked.isascii() and asked.isdigit()):
+        return float(asked or 0)
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 45 ms, which nobody else pays
+
+    try:
+        until, now = parsedate_to_datetime(asked), parsedate_to_datetime(headers.get("Date", ""))
+        return max(0.0, (until - now).total_seconds())
+    except (TypeError, ValueError):  # no date, or one without a time zone
+        return 0.0

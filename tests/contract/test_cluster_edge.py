@@ -700,9 +700,15 @@ def test_a_lost_race_for_the_quota_is_not_a_lost_race_for_the_object(
 def test_the_server_is_asked_again_no_sooner_than_it_wants(
     writer: Writer, namespace: str, proxy: FaultProxy, clock: Clock
 ) -> None:
+    of_a_balancer = {"Date": "Sat, 01 Jan 2000 23:59:58 GMT", "Retry_After": "Sun, 02 Jan 2000 00:00:05 GMT"}
     proxy.inject(answer(429, Retry_After="7"), method="PATCH", times=2)
+    proxy.inject(answer(503, **of_a_balancer), method="PATCH")
     writer.apply(config_map(namespace))
-    assert [pause >= 7.0 for pause in clock.pauses] == [True, True]
+    assert [pause >= 7.0 for pause in clock.pauses] == [True, True, True]
+    for nonsense in ("soon", "Sun, 99 Jan 2000", "-7", "Sun, 02 Jan 2000 00:00:05 -0000"):
+        proxy.inject(answer(503, Date="Sat, 01 Jan 2000 23:59:58 GMT", Retry_After=nonsense), method="PATCH")
+    writer.apply(config_map(namespace))
+    assert [pause >= 7.0 for pause in clock.pauses[3:]] == [False] * 4
 
 
 def test_a_fault_that_stays_is_told_after_a_bounded_number_of_tries(
