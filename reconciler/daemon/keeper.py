@@ -377,6 +377,9 @@ class Keeper:
         if heard.how == "DELETED":
             if owner is not None:
                 self.drifts.deleted(target, now)
+            if target.kind == "Namespace":
+                # Whatever was refused in it while it was being deleted need not wait any more.
+                self.agenda.touch([model for model, _ in self.agenda], now)
         elif heard.how != "STATUS":
             self.drifts.is_back(target)
             if heard.how == "CHANGED":

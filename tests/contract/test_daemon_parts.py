@@ -465,3 +465,23 @@ def test_a_keeper_that_has_ended_is_not_missed_however_late_it_ends(
     thread.join(20)
     health.clock = lambda: time.monotonic() + 3600
     assert health.judge() == (True, "alive")
+
+
+def test_a_namespace_that_somebody_deletes_is_full_again_as_soon_as_it_is_gone(world: World) -> None:
+    """However long that takes, and however often was tried meanwhile what no namespace takes that is being deleted."""
+    world.repository.commit()
+    world.settle()
+    dev, had = keeper(world, DEV), harness.members(world.api, DEV).keys()
+    maps = f"/api/v1/namespaces/{DEV}/configmaps"
+    held = {"metadata": {"name": "held", "finalizers": ["example.com/hold"]}}
+    assert world.api("POST", maps, held).status == 201
+    assert world.api("DELETE", f"/api/v1/namespaces/{DEV}").status in (200, 202)
+    turned(world, lambda: any("being terminated" in one.why and one.tries > 6 for _, one in dev.agenda))
+    assert world.api("PATCH", f"{maps}/held", {"metadata": {"finalizers": None}}, content_type=MERGE).status == 200
+    until = time.monotonic() + 10
+    while harness.members(world.api, DEV).keys() != had:
+        assert time.monotonic() < until, world._why()
+        world.daemon.conductor.turn()
+        dev.turn(time.monotonic())
+        world.plant.turn()
+        time.sleep(0.02)
