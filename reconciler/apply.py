@@ -309,11 +309,11 @@ class _Run:
             worst = min(missing, key=self.waiting.__contains__)
             outcome = Outcome.WAITING if worst in self.waiting else Outcome.BLOCKED
             return self._leave(change, outcome, f"it needs {worst}")
-        waiting = self._waits_for(change)
-        if waiting is not None:
-            outcome = Outcome.FAILED if waiting.state is State.FAILED else Outcome.WAITING
-            return self._leave(change, outcome, waiting.message)
         try:
+            waiting = self._waits_for(change)
+            if waiting is not None:
+                outcome = Outcome.FAILED if waiting.state is State.FAILED else Outcome.WAITING
+                return self._leave(change, outcome, waiting.message)
             if change.op is Op.REPLACE and not self._make_room(change):
                 message = "the old one is still being deleted; the next run goes on with it"
                 return self._leave(change, Outcome.WAITING, message)
@@ -440,7 +440,7 @@ class _Run:
                 return None
             if why := run.failed.get(job) or run.lost:
                 return Readiness(State.IN_PROGRESS, f"it waits for {job}: {why}")
-            what, state = f"its build {job}", run.state_of(job)
+            what, state = f"its build {job}", self._state_of_build(run, job)
         else:
             what, state = f"its build {build[:8]}", self.builds.elsewhere(build) or Readiness(State.CURRENT)
         if state.state is State.CURRENT:
@@ -448,6 +448,15 @@ class _Run:
         if state.state is State.FAILED:
             return Readiness(State.FAILED, f"its build failed: {state.message}")
         return Readiness(State.IN_PROGRESS, f"it waits for {what}: {state.message}")
+
+    def _state_of_build(self, run: _Run, job: ObjectId) -> Readiness:
+        """That the cluster of another environment is lost does not lose this one."""
+        try:
+            return run.state_of(job)
+        except _LOST as error:
+            if run is self:
+                raise
+            return Readiness(State.IN_PROGRESS, error.message)
 
     def _waits_for_pods(self, change: Change, named: set[str]) -> Readiness | None:
         """A route is not turned to pods that cannot answer yet.
@@ -473,11 +482,8 @@ class _Run:
         return Done(change, Outcome.FAILED, str(error), infrastructure=isinstance(error, _INFRASTRUCTURE))
 
     def state_of(self, target: ObjectId) -> Readiness:
-        """What has become of an object by now; with the cause, where its pods know."""
-        try:
-            return causes.state_of(self.target.writer, self.target.writer.get(target))
-        except ApiError as error:
-            return Readiness(State.IN_PROGRESS, error.message)
+        """What has become of an object by now; with the cause, where its pods know. Raises `ApiError`."""
+        return causes.state_of(self.target.writer, self.target.writer.get(target))
 
     # -- pruning ----------------------------------------------------------------------------------------------------
 
@@ -490,10 +496,9 @@ class _Run:
             return Done(change, Outcome.BLOCKED, "the specs could not be read a second time, so nothing is deleted")
         if change.id in wanted:
             return Done(change, Outcome.BLOCKED, "the specs were read again, and want it")
-        reason = self._still_in_use(change)
-        if reason:
-            return Done(change, Outcome.WAITING, reason)
         try:
+            if reason := self._still_in_use(change):
+                return Done(change, Outcome.WAITING, reason)
             done = self._delete(change)
         except ApiError as error:
             return self._failure(change, error)

@@ -226,11 +226,17 @@ def _result(pods: Sequence[Body]) -> dict[str, Any]:
             if terminated.get("exitCode") == 0 and terminated.get("message"):
                 try:
                     result = json.loads(terminated["message"], parse_float=str, parse_int=str)
-                except ValueError:
+                    json.dumps(result, ensure_ascii=False).encode()  # half a character is no text
+                except (ValueError, RecursionError):
                     continue
-                if isinstance(result, dict) and isinstance(result.get("metrics", {}), dict):
+                if isinstance(result, dict) and isinstance(result.get("metrics", {}), dict) and _has_texts(result):
                     return result
     return {}
+
+
+def _has_texts(result: Mapping[str, Any]) -> bool:
+    """The code of a model writes into the same file: what it leaves there is a stranger's."""
+    return all(isinstance(result.get(name, ""), str) for name in ("artifact", "record"))
 
 
 def _failure(pods: Sequence[Body], message: str) -> Failure:
@@ -244,7 +250,7 @@ def _failure(pods: Sequence[Body], message: str) -> Failure:
                 try:
                     error = json.loads(terminated.get("message") or "")["error"]
                     return Failure(step=str(error["step"]), reason=str(error["reason"]), message=str(error["message"]))
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     continue
     return Failure(reason="JobFailed", message=message or "the Job failed, and does not say why")
 

@@ -113,8 +113,10 @@ def parse_record(content: bytes, key: str) -> BuildRecord:
         values |= {name: datetime.fromisoformat(values[name]) for name in ("started_at", "finished_at")}
         if values["tests"] is not None:
             values["tests"] = Tests(**{name: values["tests"][name] for name in ("passed", "failed", "skipped")})
+        if not isinstance(values["metrics"], dict):
+            raise TypeError("its metrics have no names")
         return BuildRecord(**values)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecordError(f"{key} is damaged: {type(error).__name__}: {error}") from error
 
 

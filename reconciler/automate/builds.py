@@ -81,7 +81,11 @@ def _follow(desk: Desk, build: Build, environment: Environment) -> None:
             return
         (stored,) = found
         if stored is not None:
-            status = recorded.of_storage(status, stored)
+            try:
+                status = recorded.of_storage(status, stored)
+            except ValueError as error:  # the code of a model may write there, too
+                words = f"the record of build {build.identity.name} in the object storage is damaged"
+                raise OutsideError(f"{words}: {type(error).__name__}") from error
         elif job is not None:
             status = recorded.lost(status)
     desk.write_build(build, recorded.fitting(status, _metrics_of_gates(desk, build)))
