@@ -99,6 +99,31 @@ class TestABuildThatIsMadeElsewhere:
         assert done.outcome is Outcome.APPLIED
 
 
+def job(name: str, build: str) -> Body:
+    """One that makes a build."""
+    pod = {"restartPolicy": "Never", "containers": [{"name": "build", "image": "builder"}]}
+    metadata = {"name": name, "annotations": {FULL_ID: build}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {"template": {"spec": pod}}}
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(403, 'jobs "churn-build" is forbidden: User "ada" cannot get it'), (503, "the server is away")],
+)
+def test_of_what_nobody_may_look_at_nobody_says_that_it_goes_on(
+    environment: Environment, proxied: FaultProxy, status: int, words: str
+) -> None:
+    serving = deployment("churn")
+    serving["metadata"]["annotations"] = {FULL_ID: BUILD}
+    manifests = [environment.namespace(), *map(environment.manifest, (job("churn-build", BUILD), serving))]
+    made = environment.plan(manifests)
+    refused = {"kind": "Status", "status": "Failure", "message": words, "code": status}
+    proxied.inject(answer(status, refused), method="GET", path="/jobs/churn-build", times=1000)
+    done = environment.carry_out(made, manifests)[-1]
+    assert (done.change.id.kind, done.outcome, done.infrastructure) == ("Deployment", Outcome.FAILED, True)
+    assert words in done.message
+
+
 class TestWhoStopsListening:
     def test_waits_for_what_is_under_way_and_begins_nothing_more(
         self, environment: Environment, proxied: FaultProxy

@@ -1,0 +1,100 @@
+"""One cluster of several takes requests and never answers, from some moment on: the others, and the end, stay quick."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.client import Api
+from tests.contract.faults import Fault, FaultProxy
+from tests.contract.plant import Plant, played
+from tests.e2e.daemon import Daemon, Specs, running, until
+from tests.e2e.harness import Plane, before, document, environment, members
+
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/trueup-system/leases/trueup"
+
+
+def hang(over: threading.Event) -> Fault:
+    """The server hears nothing of it, and nobody hears of the server."""
+
+    def act(handler: Any, request: bytes) -> None:
+        over.wait(120)
+        handler.reset()
+
+    return act
+
+
+@pytest.fixture
+def api(any_plane: Plane) -> Iterator[Api]:
+    made = any_plane.api()
+    made("POST", "/api/v1/namespaces", {"metadata": {"name": "trueup-system"}})
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def specs(any_plane: Plane, tmp_path: Path) -> Specs:
+    return Specs(tmp_path / "repository", any_plane)
+
+
+@pytest.fixture
+def far(any_plane: Plane, api: Api, new_plane: Callable[[], Plane], certificate: Path) -> Iterator[FaultProxy]:
+    """The way to a second cluster, whose kubeconfig is in the Secret `far`."""
+    with FaultProxy(new_plane().up().kubeconfig, certificate=certificate) as proxy:
+        kubeconfig = proxy.kubeconfig(any_plane.folder / "other").read_text()
+        secret = {"metadata": {"name": "far"}, "stringData": {"kubeconfig": kubeconfig}}
+        assert api("POST", "/api/v1/namespaces/trueup-system/secrets", secret).status == 201
+        yield proxy
+
+
+@pytest.fixture
+def over() -> Iterator[threading.Event]:
+    made = threading.Event()
+    yield made
+    made.set()
+
+
+@pytest.fixture
+def plant(api: Api) -> Iterator[Plant]:
+    with played(api) as made:
+        yield made
+
+
+def in_far(**more: Any) -> str:
+    plane = {"type": "kubernetes", "kubeconfig_secret": "far"}
+    return document(environment("far", data_plane=plane, object_storage="s3://acme/models", **more))
+
+
+def applied(daemon: Daemon, environment: str, commit: str) -> bool:
+    return bool(daemon.metric("trueup_applied_revision_info", environment=environment, revision=commit))
+
+
+@pytest.mark.usefixtures("plant")
+def test_a_write_that_is_never_answered_holds_up_neither_the_others_nor_the_end(
+    any_plane: Plane, api: Api, specs: Specs, prod: str, far: FaultProxy, over: threading.Event
+) -> None:
+    commit = specs.write(all=before(prod), far=in_far())
+    with running(any_plane, specs, "--leader-elect", KUBECONFIG=str(any_plane.kubeconfig)) as daemon:
+        until(lambda: applied(daemon, "far", commit) and applied(daemon, prod, commit))
+        far.inject(hang(over), method="PATCH", times=1000)
+        asked = far.count("PATCH")
+        commit = specs.write(far=in_far(quota={"pods": 7}))
+        until(lambda: far.count("PATCH") > asked)
+        until(lambda: applied(daemon, prod, commit))
+        service = next(name for name in members(api, prod) if name.startswith("Service/"))
+        api("DELETE", f"/api/v1/namespaces/{prod}/services/{service.partition('/')[2]}")
+        (event,) = until(lambda: daemon.said("drift", environment=prod, outcome="mended"))
+        assert event["seconds"] < 1.0
+        began = time.monotonic()
+        assert daemon.process is not None
+        daemon.process.terminate()
+        until(lambda: not api("GET", LEASE).body["spec"].get("holderIdentity"), 30)
+        gave = time.monotonic() - began
+        assert daemon.process.wait(10) == 0
+        print(f"the lease was given back after {gave:.2f} s")
+        assert gave <= 2
