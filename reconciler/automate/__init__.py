@@ -245,6 +245,8 @@ class Automator:
             changed = self._archive.read_again(self.outside.reader_of(self.home))
             return {model for model in models if self._is_recorded(model)} | changed
         self._archive.read(reader)
+        if self.complete:  # what cannot be read has not left
+            self._branches.keep(self.catalog.automations.keys())
         places = promotion.places(self.catalog, self._order())
         automated = {placed.spec.model for placed in self.catalog.automations.values()}
         recalled = {*self._recalls.models, *self.open, *self._archive.models}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -35,6 +36,12 @@ class Branches:
 
     seen: dict[str, tuple[_Branch | None, triggers.Seen]] = field(default_factory=dict)
     heads: dict[str, tuple[_Branch, str, datetime]] = field(default_factory=dict)
+
+    def keep(self, automations: Collection[str]) -> None:
+        """All others have left the specs."""
+        for name in (self.seen.keys() | self.heads.keys()) - set(automations):
+            self.seen.pop(name, None)
+            self.heads.pop(name, None)
 
 
 def job_of(build: Build, environment: Environment) -> ObjectId:

@@ -186,6 +186,8 @@ class _Daemon:
             self._turn()
             if self.conductor.revision is not None and self.conductor.revision.commit != revision:
                 revision = self.conductor.revision.commit
+                if not self.desire.has_errors:  # what cannot be read has not left
+                    self.metrics.keep_gates(self.index.catalog.automations.keys())
                 if self.conductor.branches != branches:
                     branches = self.conductor.branches
                     self.branches.look_now()

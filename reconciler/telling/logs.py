@@ -2,7 +2,6 @@
 
     log = Log(__name__)
     log.info("applied", environment="production", model="churn", revision=commit)
-    log = log.bind(cluster="eu")                        # a field that all further events have
     log.warning("the API server is away", error=error)  # an exception as a field: one line of it
     log.exception("this pass failed", model="churn")    # inside `except`: with its traceback
 
@@ -52,17 +51,12 @@ _QUIET = ("urllib3", "waitress")
 
 
 class Log:
-    """A logger whose events have fields. `fields` go into each of them. Threads may share it."""
+    """A logger whose events have fields. Threads may share it."""
 
-    __slots__ = ("_fields", "_logger")
+    __slots__ = ("_logger",)
 
-    def __init__(self, name: str, /, **fields: object) -> None:
+    def __init__(self, name: str, /) -> None:
         self._logger = logging.getLogger(name)
-        self._fields = fields
-
-    def bind(self, **fields: object) -> Log:
-        """The same logger, with more fields in each event."""
-        return Log(self._logger.name, **{**self._fields, **fields})
 
     def debug(self, sentence: str, /, **fields: object) -> None:
         """What helps only whoever looks for a fault."""
@@ -86,7 +80,7 @@ class Log:
 
     def _log(self, level: int, sentence: str, fields: Mapping[str, object], *, traceback: bool = False) -> None:
         if self._logger.isEnabledFor(level):
-            self._logger.log(level, sentence, exc_info=traceback, extra={"fields": {**self._fields, **fields}})
+            self._logger.log(level, sentence, exc_info=traceback, extra={"fields": fields})
 
 
 def configure(form: LogFormat = "json", level: LogLevel = "info", stream: TextIO | None = None) -> None:

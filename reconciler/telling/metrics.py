@@ -10,7 +10,7 @@ Threads may share it. An increment is one to two microseconds.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Literal, TypeAlias
 
@@ -99,6 +99,8 @@ class Metrics:
         self._gates = counter(
             "gate_verdicts_total", "Verdicts of gates.", "model", "environment", "automation", "outcome"
         )
+        #: The automations whose gates have said anything.
+        self._judged: set[str] = set()
         self._promotions = _Tally(gauge("promotions", "Promotions on record, by phase.", "environment", "phase"))
         self._builds = _Tally(gauge("builds", "Builds on record, by phase.", "phase"))
 
@@ -213,6 +215,13 @@ class Metrics:
     def gate(self, model: str, environment: str, automation: str, outcome: str) -> None:
         """A gate has said Passed, Rejected, Inconclusive or Error."""
         self._gates.labels(model, environment, automation, outcome).inc()
+        self._judged.add(automation)
+
+    def keep_gates(self, automations: Collection[str]) -> None:
+        """All other automations have left the specs: their series end."""
+        for automation in self._judged - set(automations):
+            self._gates.remove_by_labels({"automation": automation})
+            self._judged.discard(automation)
 
     def promotions(self, environment: str, phases: Mapping[str, int]) -> None:
         """How many promotions into the environment are in which phase; one that is not in `phases` has none."""

@@ -74,18 +74,6 @@ def test_the_time_is_utc_with_milliseconds() -> None:
     assert json.loads(JsonLines().format(record))["time"] == "2026-11-21T12:00:00.007Z"
 
 
-def test_bound_fields_are_in_every_event_and_the_nearer_one_wins(output: Callable[..., io.StringIO]) -> None:
-    stream = output()
-    bound = log.bind(cluster="eu", model="none")
-    bound.info("one")
-    bound.bind(environment="prod").info("two", model="churn")
-    log.info("three")
-    one, two, three = events(stream)
-    assert (one["cluster"], one["model"]) == ("eu", "none")
-    assert (two["cluster"], two["model"], two["environment"]) == ("eu", "churn", "prod")
-    assert "cluster" not in three
-
-
 def test_a_field_with_the_name_of_a_part_of_the_event_does_not_replace_it(output: Callable[..., io.StringIO]) -> None:
     stream = output()
     log.info("applied", msg="forged", level="error", time="never", logger="me", exception="none", name="n", args="a")

@@ -173,6 +173,16 @@ def test_what_is_gone_from_the_specs_is_gone_from_the_metrics(metrics: Metrics) 
     assert left["trueup_reconcile_duration_seconds_count,environment=staging"] == 1
 
 
+def test_the_verdicts_of_an_automation_that_has_left_the_specs_are_gone_too(metrics: Metrics) -> None:
+    for automation in ("nightly", "weekly"):
+        for outcome in ("Passed", "Rejected"):
+            metrics.gate("churn", "prod", automation, outcome)
+    metrics.keep_gates({"weekly", "another"})
+    left = [name for name in samples(metrics) if name.startswith("trueup_gate_verdicts_total")]
+    assert len(left) == 2
+    assert all("automation=weekly" in name for name in left)
+
+
 def test_a_hostile_name_stays_one_label(metrics: Metrics) -> None:
     name = 'a"} 1\ntrueup_leader 1\n# \\'
     metrics.reconciled(name, 1.0)
