@@ -68,11 +68,15 @@ class Progress(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """Where a model stands after its step, in the words of `Progress`."""
+    """Where a model stands after its step, in the words of `Progress`.
+
+    `is_still`: before `until`, a step has nothing to do unless something happens to its Jobs, pods, routes or records.
+    """
 
     trouble: tuple[Trouble, ...] = ()
     busy: bool = False
     until: datetime | None = None
+    is_still: bool = True
 
 
 class _End(NamedTuple):
@@ -86,7 +90,12 @@ class _End(NamedTuple):
 
 def _end(desk: Desk) -> _End:
     recalled = recall(desk)  # which may find trouble
-    return _End(recalled, Standing(tuple(desk.trouble), desk.busy, desk.until), desk.told, desk.verdicts)
+    return _End(
+        recalled,
+        Standing(tuple(desk.trouble), desk.moves or desk.holds, desk.until, not desk.moves),
+        desk.told,
+        desk.verdicts,
+    )
 
 
 def out_of_reach(catalog: Catalog, facts: Facts, error: ApiError) -> Progress:
@@ -218,7 +227,7 @@ class Automator:
             if model not in self._tidied and not desk.trouble:  # what cannot be read may name what would go
                 filing.tidy(desk)
                 self._tidied.add(model)
-            desk.busy |= desk.questions.end()
+            desk.moves |= desk.questions.end()
             return _end(desk)
 
         ends = {model: self._apart(model, step) for model in sorted(meant)}

@@ -66,7 +66,7 @@ def follow(desk: Desk) -> None:
             with desk.troubled(f"build {build.identity.name}"):
                 desk.write_build(build, recorded.registered(build.spec.cause))
         elif not build.is_finished and environment is not None:
-            desk.busy |= not environment.suspended
+            desk.holds |= not environment.suspended
             if not build.identity.resource_version:
                 continue  # made in this step: read back in the next one, it has a version to write against
             with desk.troubled(f"build {build.identity.name}"):

@@ -82,8 +82,10 @@ class Desk:
         self.told: list[Told] = []
         #: What gates and checks have said in this step.
         self.verdicts: list[tuple[Promotion, Verdict]] = []
-        #: Something goes on by itself.
-        self.busy = False
+        #: Something goes on by itself, of which another step may find more to do; or which nothing but an event, or a
+        #: moment that is known, moves on.
+        self.moves = False
+        self.holds = False
         #: When something is due even though nothing happens before.
         self.until: datetime | None = None
         #: Places of which nobody could look whether they serve something already.
@@ -153,7 +155,7 @@ class Desk:
             yield
         except (ApiError, OutsideError) as error:
             self.trouble.append(Trouble(where, str(error)))
-            self.busy |= isinstance(error, Unavailable)  # it passes by itself, mostly
+            self.moves |= isinstance(error, Unavailable)  # it passes by itself, mostly
 
     def wake(self, at: datetime) -> None:
         """Something is due then."""
@@ -171,7 +173,7 @@ class Desk:
             return
         self._archive.doubt(object_id_of(build))
         if edge.create(self.writer, build):  # not so where its record is there and cannot be read
-            self.busy = True
+            self.moves = True
             self._builds[build.identity.name] = build
             self._ledger = None
             what = "batch" if build.spec.action == "Batch" else "build"
@@ -191,7 +193,7 @@ class Desk:
     def create_promotion(self, request: PromotionRequest) -> None:
         """Asks for a promotion."""
         made = Promotion(identity=Identity(name=promotion_name(request)), spec=request)
-        self.busy = True
+        self.moves = True
         if made.identity.name not in self._promotions:
             self._archive.doubt(object_id_of(made))
             edge.create(self.writer, made)  # and read in the next step, with its version
@@ -211,7 +213,7 @@ class Desk:
         # An answer that is lost leaves the doubt: the next step reads what there is.
         self._archive.doubt(object_id_of(record))
         written = edge.write_status(self.writer, record)
-        self.busy, self._ledger = True, None
+        self.moves, self._ledger = True, None
         if written is not None:
             self._archive.keep(written)
         return written

@@ -6,7 +6,7 @@ from functools import partial
 
 from reconciler import judging, promotion, world
 from reconciler.automate.desk import Desk
-from reconciler.promotion import AskChecks, AskGate, World
+from reconciler.promotion import AskChecks, AskGate, Step, World
 from reconciler.readiness import Readiness, State
 from reconciler.records import Build, BuildRequest, Identity, Phase, Promotion, Verdict
 from renderers import names
@@ -49,7 +49,11 @@ def _advance(desk: Desk, one: Promotion) -> None:
         written = desk.write_promotion(one, step.status)
         if written is None or written.is_finished:
             return
-        desk.busy |= written.status.phase not in _FOR_PEOPLE and _goes_on(written, around)
+        if written.status.phase not in _FOR_PEOPLE and _goes_on(written, around):
+            if _is_in_its_hold(written, step):
+                desk.holds = True
+            else:
+                desk.moves = True
         if step.question is None and step.look_again is not None:
             desk.wake(step.look_again)
         verdicts = _answer(desk, written, around, step.question)
@@ -71,6 +75,12 @@ def _goes_on(one: Promotion, around: World) -> bool:
     if one.status.rollout is not None:
         return one.status.rollout.paused_at is None
     return not around.ahead and all(around.verified.values())
+
+
+def _is_in_its_hold(one: Promotion, step: Step) -> bool:
+    """Whether its traffic has arrived, and stays so until a moment that is known."""
+    is_there = one.status.rollout is not None and one.status.rollout.routed_at is not None
+    return is_there and step.question is None and step.look_again is not None
 
 
 def _world(desk: Desk, one: Promotion) -> World:

@@ -47,6 +47,8 @@ RECORDS = tuple(Watched(API_VERSION, kind, NAMESPACE, "") for kind in ("Build", 
 
 #: Seconds between two steps of what goes on by itself: soon after something has happened, otherwise now and then.
 _SOON, _PATIENCE = 0.1, 2.0
+#: And of what only an event can move on: watches tell of it.
+_STILL = 30.0
 #: Seconds until what did not work is tried again, and between two looks at what only Git knows.
 _RETRY = 10.0
 #: Everything is stepped so often, whatever was heard.
@@ -106,7 +108,7 @@ class Command:
 def _pause(standing: Standing) -> float:
     """Seconds until the next step of a model, whatever the clock says."""
     if standing.busy:
-        return _PATIENCE
+        return _STILL if standing.is_still else _PATIENCE
     return _RETRY if standing.trouble else _WHOLE
 
 

@@ -17,7 +17,7 @@ from reconciler.automate.desk import Desk
 from reconciler.daemon.conductor import Command, Commits
 from reconciler.lease import Elector
 from reconciler.specs.index import Index
-from tests.contract.client import Api
+from tests.contract.client import MERGE, Api
 from tests.contract.test_convergence import COMMITS, DEV, Led, Model, Repository, World, clock, cluster, text
 from tests.contract.test_daemon_parts import turned
 from tests.e2e.harness import members
@@ -125,6 +125,35 @@ def test_a_run_is_due_when_the_clock_says_so_also_where_the_clock_was_set(world:
     conductor.clock = lambda: moment
     moment += timedelta(hours=4)
     turned(world, lambda: "churn-nightly" in conductor.trouble, seconds=10.0)
+
+
+def promotions(world: World) -> list[dict[str, Any]]:
+    """Their statuses."""
+    answer = world.api("GET", f"{RECORDS}/promotions")
+    return [one.get("status", {}) for one in answer.body["items"]] if answer.status == 200 else []
+
+
+def is_in_its_hold(status: dict[str, Any]) -> bool:
+    return status.get("phase") == "RollingOut" and bool(status["rollout"].get("routedAt"))
+
+
+def test_a_rollout_in_its_hold_is_looked_at_when_something_happens_to_it_and_hardly_before(world: World) -> None:
+    conductor, model = world.daemon.conductor, world.repository.models["churn"]
+    model.environments = [DEV]
+    world.repository.commit()
+    turned(world, lambda: [one.get("phase") for one in promotions(world)] == ["Succeeded"])
+    (first,) = world.plant.weights[f"{DEV}/churn"][-1]
+    model.commit = COMMITS[1]
+    world.repository.commit()
+    turned(world, lambda: any(is_in_its_hold(one) for one in promotions(world)))
+    turned(world, lambda: conductor._due["churn"] - time.monotonic() > 10, seconds=5)
+    assert conductor.progress.busy
+    (second,) = world.plant.weights[f"{DEV}/churn"][-1].keys() - {first}
+    why = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "no room"}
+    path = f"/apis/apps/v1/namespaces/{DEV}/deployments/{second}/status"
+    failed = {"status": {"conditions": [why], "availableReplicas": 0}}
+    assert world.api("PATCH", path, failed, content_type=MERGE).status == 200
+    turned(world, lambda: "RolledBack" in [one["phase"] for one in promotions(world)], seconds=5)
 
 
 def test_a_fault_of_the_program_about_one_model_leaves_it_as_it_is_and_stops_no_other(
