@@ -429,7 +429,7 @@ def _lost_answers(host: str, target: ObjectId | None) -> Iterator[None]:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:
-    """Seconds. The API server says so many; a proxy or a balancer may say a date (RFC 9110, 10.2.3), by its own clock."""
+    """Seconds. The API server says so many; a balancer may say a date (RFC 9110, 10.2.3), by its own clock."""
     asked = headers.get("Retry-After", "")
     if not asked or (asked.isascii() and asked.isdigit()):
         return float(asked or 0)

@@ -142,7 +142,14 @@ class Watch:
     def _run(self, delay: float) -> None:
         self._pause(delay)
         while not self._stopped:
-            self._pause(self._try())
+            try:
+                pause = self._try()
+            except Exception as error:  # of whatever kind: without this thread, an environment would be blind for ever
+                words = f"it ended with an error of the program ({type(error).__name__}), and begins again"
+                if words != self.trouble and not self._stopped:
+                    log.exception("a watch of %s ended with an error of the program", self.shelf.watched)
+                pause = self._stumble(words)
+            self._pause(pause)
 
     def _try(self) -> float:
         """Lists where it has to, and follows. After how many seconds to try again."""
@@ -166,16 +173,9 @@ class Watch:
                 grace = self._pace.doubt if isinstance(error, Unavailable) else 0.0
                 self._doubted = self._pace.clock() + grace
             return self._pace.delay(self._failures, error.retry_after if isinstance(error, Unavailable) else 0.0)
-        except Exception as error:  # of whatever kind: without this thread, an environment would be blind for ever
-            return self._stumble(error)
 
-    def _stumble(self, error: Exception) -> float:
-        """A fault of ours, or of whoever is told: what is known may be half of it, so all is listed anew."""
-        if self._stopped:
-            return 0.0
-        words = f"it ended with an error of the program ({type(error).__name__}), and begins again"
-        if self.trouble != words:
-            log.exception("a watch of %s ended with an error of the program", self.shelf.watched)
+    def _stumble(self, words: str) -> float:
+        """What is known may be half of it, so all is listed anew. After how many seconds."""
         self._restarted("error")
         self._failures += 1
         self.trouble, self.refusal, self._doubted = words, "", self._pace.clock()

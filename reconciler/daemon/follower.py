@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from queue import SimpleQueue
@@ -141,6 +142,7 @@ class Follower:
         try:
             self._hand_on(found, signers)
         except UnverifiedError as error:
+            self._fall_back(signers)
             return f"it is not followed: {error}"
         except MirrorError as error:
             return str(error)
@@ -165,6 +167,20 @@ class Follower:
         self._at, self._remedied, self._had = found.commit, forgotten, rules
         self.delivered.put(Delivered(found, files, changed, rewound, lost, signer, rules))
         self.bell.set()
+
+    def _fall_back(self, signers: Signers | None) -> None:
+        """The newest commit is nobody's, and who has just begun, or could not use the last one, has none at all: then
+        it is the one that environments were last seen to have, if that is still signed by whom it should be.
+        """
+        if self._at and self._remedied == self._forgotten:
+            return
+        good = self._at
+        for commit in () if good else filter(COMMIT.fullmatch, self.before):
+            self.beat("source")
+            good = commit if not good or self.is_ancestor(good, commit) else good
+        with suppress(UnverifiedError, MirrorError):
+            if good:
+                self._hand_on(self.mirror.revision(good), signers)
 
     def _lost(self, commit: str) -> str:
         """The newest of the commits before that do not lead to this one; "" where all of them do."""

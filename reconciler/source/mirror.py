@@ -128,6 +128,10 @@ class Mirror:
         except MirrorError:
             return None
 
+    def revision(self, commit: str) -> Revision:
+        """A commit that the branch has led to. Raises MirrorError."""
+        return _revision(self._read(lambda repository: repository.commit(commit), commit))
+
     def files(self, commit: str) -> Files:
         """The spec files at a commit. A name is relative to the repository's root ("specs/audiences/regions.yaml").
 

@@ -17,7 +17,11 @@ from reconciler import policy
 from reconciler.daemon.follower import Delivered, Follower
 from reconciler.source.git import Credential
 from reconciler.source.mirror import Mirror
+from reconciler.source.signatures import Signers
 from tests.contract.git_servers import git, make_repository
+from tests.contract.test_signatures import Key, allowed, sign, ssh_key
+
+__all__ = ["ssh_key"]  # a fixture
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 FIRST: dict[str, str | bytes] = {"specs/a.yaml": "a1"}
@@ -158,6 +162,58 @@ def test_whether_one_commit_led_to_another_is_told_without_an_error(make: Make, 
     assert not follower.is_ancestor("main", commits[2])
     assert not follower.is_ancestor(commits[2], "main")
     assert not follower.is_ancestor(commits[0], "0123456789" * 4)
+
+
+class TestACommitThatNobodySigned:
+    @pytest.fixture
+    def signed(self, tmp_path: Path, commits: list[str], ssh_key: Callable[[str], Key]) -> tuple[str, Signers]:
+        """A signed commit that the branch stands at, and who signs."""
+        alice = ssh_key("alice")
+        commit = sign(tmp_path / "specs.git", alice)
+        move(tmp_path, commit)
+        return commit, Signers(allowed(alice))
+
+    def test_is_not_followed_and_the_last_good_one_stays(
+        self, make: Make, tmp_path: Path, commits: list[str], signed: tuple[str, Signers]
+    ) -> None:
+        follower = make(signers=lambda: signed[1])
+        assert handed_on(follower).revision.commit == signed[0]
+        move(tmp_path, unsigned(tmp_path, signed[0]))
+        assert "is not signed" in follower.poll()
+        assert follower.delivered.empty()
+        follower.forget()  # whoever could not use the good one gets it again
+        assert "is not signed" in follower.poll()
+        assert follower.delivered.get_nowait().revision.commit == signed[0]
+        assert "is not signed" in follower.poll()
+        assert follower.delivered.empty()
+
+    def test_leaves_a_process_that_begins_with_what_environments_have(
+        self, make: Make, tmp_path: Path, commits: list[str], signed: tuple[str, Signers]
+    ) -> None:
+        move(tmp_path, unsigned(tmp_path, signed[0]))
+        before = (commits[0], signed[0], commits[2])
+        follower = make(signers=lambda: signed[1], before=before)
+        assert "is not signed" in follower.poll()
+        delivered = follower.delivered.get_nowait()
+        assert delivered.revision.commit == signed[0]
+        assert delivered.rewound == ""
+        assert delivered.signer.startswith("alice@example.org")
+        assert whole(delivered) == {"specs/a.yaml": b"a3"}
+        assert "is not signed" in follower.poll()
+        assert follower.delivered.empty()
+
+    def test_leaves_nothing_where_what_environments_have_is_nobodys_either(
+        self, make: Make, tmp_path: Path, commits: list[str], signed: tuple[str, Signers]
+    ) -> None:
+        move(tmp_path, commits[2])
+        for before in ((commits[1],), ("0123456789" * 4,), ()):
+            follower = make(signers=lambda: signed[1], before=before)
+            assert "is not signed" in follower.poll()
+            assert follower.delivered.empty()
+
+
+def unsigned(tmp_path: Path, parent: str) -> str:
+    return git(tmp_path / "specs.git", "commit-tree", f"{parent}^{{tree}}", "-p", parent, "-m", "unsigned").strip()
 
 
 def test_each_question_to_git_has_a_beat_before_it_and_the_pause_is_announced(make: Make, commits: list[str]) -> None:
