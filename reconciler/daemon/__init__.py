@@ -177,11 +177,12 @@ class _Daemon:
                 ensure_namespace(self.fleet.writer(self.home))
         reported = 0.0
         revision, branches = "", frozenset[tuple[str, str]]()
-        # Whoever stops it, a signal's handler even, sets one event; and the conductor sleeps on another.
-        Thread(target=self._end, name="end", daemon=True).start()
+        ending = Thread(target=self._end, args=(electing, voter), name="end", daemon=True)
+        ending.start()
         while not self.stop.is_set():
             self.health.beat("conductor")
-            if dead := [thread.name for thread in threads if not thread.is_alive()]:
+            dead = [thread.name for thread in threads if not thread.is_alive()]
+            if dead and not self.stop.is_set():
                 raise RuntimeError(f"a thread has ended that should not: {', '.join(dead)}")
             self._turn()
             if self.conductor.revision is not None and self.conductor.revision.commit != revision:
@@ -197,14 +198,8 @@ class _Daemon:
                 self._report()
                 reported = time.monotonic()
             self.conductor.wait()
-        log.info("ends")
-        self.follower.stop()
-        self.branches.stop()
-        self.fleet.stop()
-        self._say_last_words()
-        electing.set()  # nothing is written any more, and who takes over need not wait for what follows
-        if voter is not None:
-            voter.join(5.0)
+        ending.join()
+        self.fleet.stop()  # whom the last turn has begun
         self.conductor.close()
         self.fleet.close()
 
@@ -217,9 +212,22 @@ class _Daemon:
             self.conductor.begin_again(f"a turn ended with an error of the program: {type(error).__name__}: {error}")
             self.stop.wait(_RETRY_SECONDS)
 
-    def _end(self) -> None:
+    def _end(self, electing: Event, voter: Thread | None) -> None:
+        """When it is told to end: another replica waits to lead, and a turn may take seconds. What that one would still
+        write is fenced then, and what is in flight is bound to the version that it was decided on, or can be repeated.
+
+        Whoever stops it, a signal's handler even, sets one event; and the conductor sleeps on another.
+        """
         self.stop.wait()
         self.bell.set()
+        log.info("ends")
+        self.follower.stop()
+        self.branches.stop()
+        self.fleet.stop()
+        self._say_last_words()
+        electing.set()  # nothing is written any more, and who takes over need not wait for what follows
+        if voter is not None:
+            voter.join(5.0)
 
     def _say_last_words(self) -> None:
         """All clusters at once: one that is away must not use up the time of the others."""

@@ -113,7 +113,7 @@ class Fleet:
                     troubles[name] = why
                 else:
                     self._appoint(key, name)
-            except ApiError as error:
+            except (ApiError, OSError) as error:  # such as no room for a kubeconfig
                 troubles[name] = str(error)
                 self._refused[key] = str(error), now + _RETRY_SECONDS
         self.troubles, self.moved, self._is_minded = troubles, moved, True
@@ -202,10 +202,10 @@ class Fleet:
 
     def stop(self) -> None:
         """Ends all threads, each after what it is doing; whose cluster hangs, is left behind."""
-        for keeper in self.keepers.values():
+        for keeper in list(self.keepers.values()):
             keeper.stop()
         until = time.monotonic() + _STOP_SECONDS
-        for thread in self._threads.values():
+        for thread in list(self._threads.values()):
             thread.join(max(0.0, until - time.monotonic()))
 
     def close(self) -> None:
@@ -228,8 +228,9 @@ class Fleet:
         keeper = Keeper(name, self.plane(key), self.desire, self.ties)
         keeper.plane.hear_own(name, keeper.hear_own)
         thread = Thread(target=keeper.run, name=f"keeper of {name}", daemon=True)
-        self.keepers[key, name], self._threads[key, name] = keeper, thread
+        self.keepers[key, name] = keeper
         thread.start()
+        self._threads[key, name] = thread  # by now somebody may wait for its end
 
     def _dismiss(self, key: DataPlane, name: str) -> None:
         keeper = self.keepers.pop((key, name))

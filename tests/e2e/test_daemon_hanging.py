@@ -1,4 +1,4 @@
-"""One cluster of several takes requests and never answers, from some moment on: the others, and the end, stay quick."""
+"""What takes long, or for ever: a cluster of several that never answers, a turn. The others, and the end, stay quick."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.contract.client import Api
 from tests.contract.faults import FaultProxy
 from tests.contract.plant import Plant, played
 from tests.e2e.daemon import Daemon, Specs, running, until
-from tests.e2e.harness import Plane, before, document, environment, members
+from tests.e2e.harness import Plane, before, build, document, environment, members, variation
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/trueup-system/leases/trueup"
 
@@ -85,4 +85,28 @@ def test_a_write_that_is_never_answered_holds_up_neither_the_others_nor_the_end(
         gave = time.monotonic() - began
         assert daemon.process.wait(10) == 0
         print(f"the lease was given back after {gave:.2f} s")
+        assert gave <= 2
+
+
+def models(name: str, numbers: range) -> str:
+    served = [(build(f"m{n}-1", f"m{n}"), variation(f"m{n}", "default", name, build=f"m{n}-1")) for n in numbers]
+    return document(*(part for parts in served for part in parts))
+
+
+@pytest.mark.usefixtures("plant")
+def test_a_turn_that_takes_long_does_not_hold_up_the_end(any_plane: Plane, api: Api, specs: Specs, prod: str) -> None:
+    """Thousands of specs at once take seconds to be read; another replica waits to lead."""
+    specs.write(all=before(prod))
+    with running(any_plane, specs, "--leader-elect") as daemon:
+        until(lambda: api("GET", LEASE).status == 200 and api("GET", LEASE).body["spec"].get("holderIdentity"))
+        until(lambda: daemon.metric("trueup_applied_revision_info"))
+        specs.write(**{f"many-{n}": models(prod, range(n, n + 100)) for n in range(0, 2000, 100)})
+        until(lambda: len(daemon.said("a new revision")) == 2)  # read, and not yet rendered
+        began = time.monotonic()
+        assert daemon.process is not None
+        daemon.process.terminate()
+        until(lambda: not api("GET", LEASE).body["spec"].get("holderIdentity"), 30)
+        gave = time.monotonic() - began
+        assert daemon.process.wait(30) == 0
+        print(f"the lease was given back after {gave:.2f} s, the turn ended after {time.monotonic() - began:.2f} s")
         assert gave <= 2
