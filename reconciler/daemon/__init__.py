@@ -244,6 +244,8 @@ class _Daemon:
                 self.reporter.write(self.fleet.writer(self.home), self.elector.me if self.elector else "")
             except ApiError as error:
                 log.debug("the standing could not be written", error=str(error))
+            except Exception:  # what only tells must not end what is done
+                log.exception("the standing could not be told")
 
     def _loops(self) -> dict[str, Callable[[], None]]:
         return {"source": self.follower.run, "branches": self.branches.run}

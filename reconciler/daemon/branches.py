@@ -13,8 +13,11 @@ from reconciler.daemon.conductor import Commits
 from reconciler.daemon.health import Beat
 from reconciler.daemon.pace import spread
 from reconciler.desired import Unresolved
+from reconciler.telling.logs import Log
 from renderers.catalog import Catalog, Facts
 from schemas.environment import DataPlane
+
+log = Log(__name__)
 
 
 @dataclass(slots=True)
@@ -46,20 +49,31 @@ class Branches:
         while not self._stopped:
             self.beat("branches")
             began = time.monotonic()
-            known, unresolved = self._gathered(self.catalog())
-            if known.commits or unresolved:
-                self.heard(bool(unresolved), time.monotonic() - began)
-            found = Commits(known.commits, unresolved)
-            if found != before:
-                self.hand_on(found)
-                before = found
+            try:
+                before = self._look(before, began)
+            except Exception:  # without this thread nobody would ever look again
+                log.exception("a look at the branches ended with an error of the program")
             pause = max(1.0, spread(self.interval_s) - (time.monotonic() - began))
             self.beat("branches", pause)
             if self._asked.wait(pause):
                 self._asked.clear()
 
+    def _look(self, before: Commits, began: float) -> Commits:
+        known, unresolved = self._gathered(self.catalog())
+        if known.commits or unresolved:
+            self.heard(bool(unresolved), time.monotonic() - began)
+        found = Commits(known.commits, unresolved)
+        if found != before:
+            self.hand_on(found)
+        return found
+
+    def _reader(self, plane: DataPlane) -> Reader:
+        """Each cluster that hangs is waited for once, and several may."""
+        self.beat("branches")
+        return self.reader_of(plane)
+
     def _gathered(self, catalog: Catalog) -> tuple[Facts, Unresolved]:
         """Where no branch is built, there is no unit to look through for it."""
         if all(build.spec.branch is None for build in catalog.builds.values()):
             return Facts(), {}
-        return facts.gather(catalog, self.reader_of, self.mirrors)
+        return facts.gather(catalog, self._reader, self.mirrors)

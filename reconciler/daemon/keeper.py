@@ -55,6 +55,7 @@ AUDIT_SECONDS = 12 * 3600.0
 _GATHER_SECONDS = 0.02
 #: A pass that takes longer gives up, and the next one begins where it stopped.
 PASS_SECONDS = 600.0
+_UNREADY = frozenset({State.IN_PROGRESS, State.FAILED})
 _CHANGES_STATE = frozenset({"Job", "Deployment", "HTTPRoute"})
 
 
@@ -173,8 +174,9 @@ class Keeper:
         waiting = (
             target
             for watched in self._watched
+            if self.plane.cache.states(watched).keys() & _UNREADY
             for target, entry in self.plane.cache.entries(watched)
-            if entry.state in (State.IN_PROGRESS, State.FAILED)
+            if entry.state in _UNREADY
         )
         return [
             (self._sight.members.model(target), f"{target} is not ready: {self.plane.state_of(target).message}")

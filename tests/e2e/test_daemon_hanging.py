@@ -1,4 +1,4 @@
-"""What takes long, or for ever: a cluster of several that never answers, a turn. The others, and the end, stay quick."""
+"""What takes long, or for ever: a cluster that never answers, a turn. The others, and the end, stay quick."""
 
 from __future__ import annotations
 
