@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,13 +22,13 @@ from pathlib import Path
 from threading import Event, Thread
 
 from reconciler import ledger, policy, queries
-from reconciler.cluster import ApiError, Writer
+from reconciler.cluster import ApiError, Writer, is_of_one
 from reconciler.clusters import Clusters
 from reconciler.daemon.branches import Branches
 from reconciler.daemon.conductor import Command, Conductor
 from reconciler.daemon.desire import Desire
 from reconciler.daemon.fleet import Fleet
-from reconciler.daemon.follower import Follower
+from reconciler.daemon.follower import Follower, SourceError
 from reconciler.daemon.health import Health
 from reconciler.daemon.scribe import Reporter, Scribe
 from reconciler.daemon.secrets import Secrets
@@ -118,7 +118,7 @@ class _Daemon:
             partial(self.fleet.reader, self.home), settings.git_secret, settings.webhook_secret, settings.signers_secret
         )
         self.fleet.plane(self.home)  # without a way to the records there is nothing to begin with
-        self.known = self._last_known()
+        self.known: dict[str, str] = {}
         self.follower = self._follower()
         outside = Outside(self.fleet.reader, settings.home, settings.mirrors)
         self.conductor = Conductor(
@@ -289,7 +289,7 @@ class _Daemon:
             self.health.beat,
             self.scribe.polled,
             self.clock,
-            tuple(sorted(set(self.known.values()))),
+            self._last_known,
             policy.places(checked_path(settings.path)),
         )
 
@@ -376,14 +376,23 @@ class _Daemon:
         plane = self.fleet.planes.get(self.clusters.meant(self.home))
         return plane.events if plane is not None else None
 
-    def _last_known(self) -> dict[str, str]:
-        """What environments had by the word of an earlier process, so that a rewound branch is noticed by this one."""
+    def _last_known(self) -> Iterable[str]:
+        """What environments had by the word of an earlier process, so that a rewound branch is noticed by this one.
+
+        Raises SourceError while the cluster does not answer: without it, nothing can be done about any commit.
+        """
         try:
             body = self.fleet.reader(self.home).get(standing.OBJECT)
             known = standing.from_config_map(body).environments if body is not None else {}
-        except (ApiError, standing.StandingError):
-            return {}
-        return {name: one.revision for name, one in known.items() if one.revision}
+        except standing.StandingError:
+            return ()
+        except ApiError as error:
+            if not is_of_one(error):
+                raise SourceError(f"what was applied before cannot be read: {error}") from None
+            log.warning("what was applied before is not known", why=str(error))
+            return ()
+        self.known |= {name: one.revision for name, one in known.items() if one.revision}
+        return set(self.known.values())
 
 
 def _home_plane(settings: Settings) -> DataPlane:

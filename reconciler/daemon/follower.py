@@ -7,7 +7,7 @@ whom it should be, the last good revision stays.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -57,8 +57,9 @@ class Follower:
     """`credential` and `signers` are asked for each time, as Secrets are rotated; both may raise `SourceError`.
 
     `signers` gives None where no signature is asked for. `rules` are the places where the rules of the organisation
-    are looked for, the first first. `before`: the commits that environments were last seen to
-    have whole, when this process began. They were read in a cluster: what is no commit's id is ignored.
+    are looked for, the first first. `before` is asked until it answers, as it may raise `SourceError`, too: the commits
+    that environments were last seen to have whole, when this process began. They were read in a cluster: what is no
+    commit's id is ignored.
     """
 
     mirror: Mirror
@@ -69,7 +70,7 @@ class Follower:
     beat: Beat
     heard: Callable[[str, float], None]
     clock: Callable[[], datetime]
-    before: tuple[str, ...] = ()
+    before: Callable[[], Iterable[str]] = tuple
     rules: tuple[str, ...] = ()
     delivered: SimpleQueue[Delivered] = field(default_factory=SimpleQueue, init=False)
     #: Why there is nothing newer; "" while all is well.
@@ -78,6 +79,7 @@ class Follower:
     _at: str = field(default="", init=False)
     #: The file with the rules, as it was handed on last.
     _had: Files = field(default=_NO_FILE, init=False)
+    _before: tuple[str, ...] | None = field(default=None, init=False)
     #: How often somebody could not use a delivery, and how often that was made good. Each has one writer.
     _forgotten: int = field(default=0, init=False)
     _remedied: int = field(default=0, init=False)
@@ -122,6 +124,9 @@ class Follower:
         """Asks once, and hands on what is new. Why not, where that fails."""
         try:
             credential, signers = self.credential(), self.signers()
+            if self._before is None:
+                self.beat("source")
+                self._before = tuple(filter(COMMIT.fullmatch, self.before()))
         except SourceError as error:
             return str(error)
         self.beat("source")
@@ -175,7 +180,7 @@ class Follower:
         if self._at and self._remedied == self._forgotten:
             return
         good = self._at
-        for commit in () if good else filter(COMMIT.fullmatch, self.before):
+        for commit in () if good else self._before or ():
             self.beat("source")
             good = commit if not good or self.is_ancestor(good, commit) else good
         with suppress(UnverifiedError, MirrorError):
@@ -185,7 +190,7 @@ class Follower:
     def _lost(self, commit: str) -> str:
         """The newest of the commits before that do not lead to this one; "" where all of them do."""
         lost = ""
-        for old in (self._at,) if self._at else filter(COMMIT.fullmatch, self.before):
+        for old in (self._at,) if self._at else self._before or ():
             self.beat("source")
             if not self.mirror.is_ancestor(old, commit) and (not lost or self.is_ancestor(lost, old)):
                 lost = old

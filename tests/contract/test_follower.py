@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from reconciler import policy
-from reconciler.daemon.follower import Delivered, Follower
+from reconciler.daemon.follower import Delivered, Follower, SourceError
 from reconciler.source.git import Credential
 from reconciler.source.mirror import Mirror
 from reconciler.source.signatures import Signers
@@ -44,6 +45,7 @@ def make(tmp_path: Path, commits: list[str]) -> Make:
     def make_one(**options: Any) -> Follower:
         mirror = Mirror(tmp_path / "mirror", (tmp_path / "specs.git").as_uri(), "main", path="specs", allow_file=True)
         given = {"beat": lambda loop, rest=0.0: None, "heard": lambda why, seconds: None, "credential": lambda: None}
+        options |= {"before": partial(tuple, options["before"])} if "before" in options else {}
         rest = {"interval_s": 3600.0, "signers": lambda: None, "bell": Event(), "clock": lambda: NOW}
         return Follower(mirror, **{**rest, **given, **options})
 
@@ -123,6 +125,29 @@ def test_rules_that_have_changed_come_with_all_specs_which_are_judged_by_them(ma
     assert before == [found[4][0], found[3][0], found[1][0]], "the commits that changed them, the newest first"
 
 
+def test_rules_that_have_changed_come_with_all_specs_which_are_judged_by_them(make: Make, tmp_path: Path) -> None:
+    spec = {"specs/a.yaml": "a1"}
+    far, near = {".trueup-policy.yaml": "far"}, {"specs/.trueup-policy.yaml": "near"}
+    told = [spec, spec | far, spec | far | {"b": ""}, spec | far | near, {"specs/a.yaml": "a2"}]
+    (tmp_path / "specs.git").rename(tmp_path / "other.git")
+    commits = make_repository(tmp_path / "specs.git", *told)
+    follower = make(rules=policy.places("specs"))
+    found = []
+    for commit in commits:
+        move(tmp_path, commit)
+        delivered = handed_on(follower)
+        found.append((dict(delivered.rules.content), delivered.changed))
+    assert found == [
+        ({}, None),
+        ({".trueup-policy.yaml": b"far"}, None),
+        ({".trueup-policy.yaml": b"far"}, {}),
+        ({"specs/.trueup-policy.yaml": b"near"}, None),
+        ({}, None),
+    ]
+    before = [dict(files.content) for files in follower.rules_before(commits[-1])]
+    assert before == [found[4][0], found[3][0], found[1][0]], "the commits that changed them, the newest first"
+
+
 def test_a_branch_that_one_environment_was_ahead_of_is_rewound(make: Make, tmp_path: Path, commits: list[str]) -> None:
     move(tmp_path, commits[1])
     assert handed_on(make(before=(commits[0], commits[1]))).rewound == ""
@@ -162,6 +187,25 @@ def test_whether_one_commit_led_to_another_is_told_without_an_error(make: Make, 
     assert not follower.is_ancestor("main", commits[2])
     assert not follower.is_ancestor(commits[2], "main")
     assert not follower.is_ancestor(commits[0], "0123456789" * 4)
+
+
+def test_nothing_is_handed_on_before_it_is_known_what_was_applied(
+    make: Make, tmp_path: Path, commits: list[str]
+) -> None:
+    """Otherwise nobody would notice that the branch was rewound while the cluster did not answer."""
+    move(tmp_path, commits[1])
+    follower, known = make(), []
+
+    def before() -> list[str]:
+        if not known:
+            raise SourceError("the cluster is away")
+        return known
+
+    follower.before = before
+    assert follower.poll() == "the cluster is away"
+    assert follower.delivered.empty()
+    known.append(commits[2])
+    assert handed_on(follower).rewound_from == commits[2]
 
 
 class TestACommitThatNobodySigned:

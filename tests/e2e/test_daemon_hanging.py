@@ -110,3 +110,23 @@ def test_a_turn_that_takes_long_does_not_hold_up_the_end(any_plane: Plane, api: 
         assert daemon.process.wait(30) == 0
         print(f"the lease was given back after {gave:.2f} s, the turn ended after {time.monotonic() - began:.2f} s")
         assert gave <= 2
+
+
+def test_it_is_alive_and_can_be_ended_while_its_own_cluster_never_answers(
+    any_plane: Plane, specs: Specs, prod: str
+) -> None:
+    """Whoever restarts it for that would only make it later."""
+    specs.write(all=before(prod))
+    with FaultProxy(any_plane.kubeconfig) as proxy:
+        proxy.inject(hang, times=100_000)
+        kubeconfig = str(proxy.kubeconfig(any_plane.folder / "home"))
+        began = time.monotonic()
+        with running(any_plane, specs, "--leader-elect", "--kubeconfig", kubeconfig) as daemon:
+            assert time.monotonic() - began < 20
+            until(lambda: proxy.count("GET", "/api/v1"))
+            assert daemon.get("/healthz")[0] == 200
+            assert daemon.get("/readyz")[0] == 503
+            began = time.monotonic()
+            assert daemon.stop() == 0
+            print(f"it has ended after {time.monotonic() - began:.2f} s")
+            assert time.monotonic() - began < 10
