@@ -192,7 +192,8 @@ class Keeper:
             except ApiError as error:
                 self._lose(str(error))
             except Exception as error:  # a fault of ours in one environment must not stop the others
-                log.exception("a pass ended with an error of the program", environment=self.name)
+                if not self._stopped:
+                    log.exception("a pass ended with an error of the program", environment=self.name)
                 self._lose(f"{type(error).__name__}: {error}")
             if self.bell.wait(self._patience()):
                 self.bell.clear()
@@ -210,6 +211,8 @@ class Keeper:
 
     def _lose(self, why: str) -> None:
         """What was due is tried again later: the cluster is away, or something is wrong with what it holds."""
+        if self._stopped:
+            return
         self.trouble = why
         self.ties.listener.lost(self.name, why)
         now = time.monotonic()
@@ -300,6 +303,8 @@ class Keeper:
         except ApiError:
             raise
         except Exception as error:  # whatever it is, the other models go on
+            if self._stopped:
+                return  # nobody has waited for it, and its cluster was let go of
             log.exception("a pass ended with an error of the program", environment=self.name, models=sorted(models))
             self._odd.update(models)
             for model in models:
