@@ -231,6 +231,7 @@ def _access(configuration: Any, origin: str, timeouts: Timeouts) -> Access:
                 "socket_options": _keepalive(timeouts.vanished),
             },
         ),
+        look=timeout(connect=timeouts.connect, read=min(timeouts.look, timeouts.answer)),
     )
 
 

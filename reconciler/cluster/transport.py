@@ -46,6 +46,7 @@ class Access(NamedTuple):
     authorization: Callable[[], str | None]  #: the header's value, renewed when it is about to expire
     pool: Wire  #: for requests
     watch_pool: urllib3.HTTPConnectionPool  #: for watches; does not block
+    look: urllib3.Timeout  #: of a request that changes nothing
 
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -68,6 +69,9 @@ class Timeouts(NamedTuple):
 
     connect: float = 5.0
     answer: float = 40.0  #: longer than the 30 s that an admission webhook may take
+    #: The same for a look, which nobody admits: longer than the 15 s that the server keeps it in a queue (API Priority
+    #: and Fairness). Whoever looks at many clusters in turn waits for one that hangs no longer than this.
+    look: float = 20.0
     silence: float = 120.0  #: of a watch, before it is taken for half-open; bookmarks come every minute
     #: Until a peer is given up that does not answer TCP keepalive: a machine that is gone, a path that swallows
     #: everything. `silence` is for what still answers those, and passes nothing on.

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -673,6 +673,25 @@ def test_a_silent_server_is_given_up_and_what_it_did_is_found(
     proxy.inject(stall(over), method="PATCH")
     assert writer.apply(config_map(namespace, a="1"))["data"] == {"a": "1"}
     over.set()
+
+
+def test_a_look_is_given_up_sooner_than_a_write_which_a_webhook_may_have_to_admit(
+    namespace: str, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    kubeconfig = str(proxy.kubeconfig(tmp_path / "impatient"))
+    timeouts = Timeouts(answer=10.0, look=0.2)
+    with closing(connect(kubeconfig, trusted=True, timeouts=timeouts, retry=Retry(attempts=1))) as impatient:
+        writer = Writer(impatient)
+        writer.apply(config_map(namespace))
+
+        def late(handler: Any, request: bytes) -> None:
+            time.sleep(0.6)
+            handler._pass_on(request)
+
+        proxy.inject(late, path="configmaps", times=2)
+        with pytest.raises(Unavailable, match="no answer in time"):
+            writer.get(object_id(config_map(namespace)))
+        assert writer.apply(config_map(namespace, a="2"))["data"] == {"a": "2"}
 
 
 def test_two_writers_that_meet_inside_the_server_are_no_conflict(
