@@ -220,7 +220,7 @@ def _access(configuration: Any, origin: str, timeouts: Timeouts) -> Access:
         pool=manager.connection_from_url(
             host,
             {
-                "timeout": timeout(connect=timeouts.connect, read=timeouts.answer),
+                "timeout": timeout(connect=timeouts.connect),
                 "socket_options": _keepalive(timeouts.vanished),
             },
         ),
@@ -231,7 +231,7 @@ def _access(configuration: Any, origin: str, timeouts: Timeouts) -> Access:
                 "socket_options": _keepalive(timeouts.vanished),
             },
         ),
-        look=timeout(connect=timeouts.connect, read=min(timeouts.look, timeouts.answer)),
+        timeouts=timeouts,
     )
 
 

@@ -46,7 +46,7 @@ class Access(NamedTuple):
     authorization: Callable[[], str | None]  #: the header's value, renewed when it is about to expire
     pool: Wire  #: for requests
     watch_pool: urllib3.HTTPConnectionPool  #: for watches; does not block
-    look: urllib3.Timeout  #: of a request that changes nothing
+    timeouts: Timeouts
 
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -132,6 +132,7 @@ _WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
 _WARNINGS_KEPT = 200
 _RENEW_EVERY = 10.0  # seconds, at most: a fleet of refused requests must not start a fleet of exec plugins
 _CHUNK = 65536
+_LINE = 1 << 24  # bytes of one event; an object has at most 1.5 MiB in etcd
 _NO_ANSWER = "no answer in time"
 
 
@@ -260,6 +261,8 @@ class Connection:
                 opened(stream)
             unfinished: list[bytes] = []
             while not self.closed and (chunk := stream.chunk()):
+                if sum(map(len, unfinished)) > _LINE:
+                    raise Unavailable(0, "", "a line of the watch does not end; is this an API server?", target)
                 *lines, rest = chunk.split(b"\n")
                 for line in lines:
                     yield b"".join((*unfinished, line))
@@ -387,7 +390,8 @@ def _exchange(access: Access, request: _Request) -> _Exchanged:
         headers["Authorization"] = authorization
     with _lost_answers(access.host, request.target):
         if not request.stream:
-            return _Exchanged(access.pool.exchange(method, path, body, headers))
+            patience = access.timeouts.answer if method != "GET" else min(access.timeouts.look, access.timeouts.answer)
+            return _Exchanged(access.pool.exchange(method, path, body, headers, patience))
         # A redirect must not carry the credentials elsewhere, and ours knows what may be repeated.
         stream = access.watch_pool.urlopen(
             method, path, body, headers, retries=False, redirect=False, preload_content=False

@@ -22,13 +22,25 @@ from urllib3.exceptions import ProtocolError, ProxyError, ReadTimeoutError, SSLE
 from reconciler.cluster.transport import Answer
 
 _CHUNK = 1 << 16  # TLS gives 16 KiB at a time
-_HEAD_BYTES = 1 << 18  # of all headers together; API servers send less than a kilobyte
+#: Of all headers together, of which API servers send less than a kilobyte; and of a body, which is a page of 500
+#: objects at the most. What is longer is no answer, and would take the memory of everybody else.
+_HEAD_BYTES, _BODY_BYTES = 1 << 18, 1 << 26
 
 
 class _Reading:
     """What the parser has found so far; `complete` once it is all there."""
 
-    __slots__ = ("complete", "content", "has_head", "headers", "is_kept", "is_measured", "parser", "size_of_head")
+    __slots__ = (
+        "complete",
+        "content",
+        "has_head",
+        "headers",
+        "is_kept",
+        "is_measured",
+        "parser",
+        "size",
+        "size_of_head",
+    )
 
     def __init__(self) -> None:
         self.parser = HttpResponseParser(self)
@@ -40,7 +52,7 @@ class _Reading:
         self.headers: list[tuple[bytes, bytes]] = []
         self.content: list[bytes] = []
         self.has_head = False
-        self.size_of_head = 0
+        self.size = self.size_of_head = 0
 
     def on_message_begin(self) -> None:
         if self.complete:
@@ -55,6 +67,7 @@ class _Reading:
 
     def on_body(self, part: bytes) -> None:
         self.content.append(part)
+        self.size += len(part)
 
     def on_message_complete(self) -> None:
         if self.parser.get_status_code() < 200:  # on the way to the answer
@@ -83,8 +96,12 @@ class Wire(HTTPConnectionPool):
         self._idle: list[HTTPConnection] = []  # `append` and `pop` need no lock
         self._is_closed = False
 
-    def exchange(self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
-        """Sends a request, and waits for its answer. `target`: path and query, escaped.
+    def exchange(
+        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str], patience: float
+    ) -> Answer:
+        """Sends a request, and waits for its answer: no longer than `patience` seconds without any part of it.
+
+        `target`: path and query, escaped.
 
         Raises the `HTTPError` that urllib3 would, and ValueError, with nothing sent, for a header that would end before
         its end.
@@ -94,6 +111,7 @@ class Wire(HTTPConnectionPool):
         reading = _Reading()
         try:
             self._open(connection)
+            connection.sock.settimeout(patience)
             with suppress(BrokenPipeError):  # what did not want all of it may have said why
                 connection.sock.sendall(sent)
             _read(connection, reading)
@@ -131,14 +149,13 @@ class Wire(HTTPConnectionPool):
         return made
 
     def _open(self, connection: HTTPConnection) -> None:
-        """Connects it, where it is new: as urllib3 does. From then on, each read has the time of an answer."""
+        """Connects it, where it is new: as urllib3 does."""
         if connection.is_closed:
             connection.timeout = self.timeout.connect_timeout  # type: ignore[assignment] # it was given
             if self.proxy is not None:
                 self._prepare_proxy(connection)
             else:
                 connection.connect()
-        connection.sock.settimeout(self.timeout.read_timeout)
 
 
 class _PlainPool(Wire):
@@ -173,8 +190,8 @@ def _read(connection: HTTPConnection, reading: _Reading) -> None:
             reading.parser.feed_data(part)
         except HttpParserError as error:
             raise BadStatusLine(str(error)) from None
-        if reading.size_of_head > _HEAD_BYTES:
-            raise BadStatusLine("its headers do not end")
+        if reading.size_of_head > _HEAD_BYTES or reading.size > _BODY_BYTES:
+            raise BadStatusLine("the answer does not end")
 
 
 def use(manager: PoolManager) -> None:

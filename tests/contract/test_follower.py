@@ -125,29 +125,6 @@ def test_rules_that_have_changed_come_with_all_specs_which_are_judged_by_them(ma
     assert before == [found[4][0], found[3][0], found[1][0]], "the commits that changed them, the newest first"
 
 
-def test_rules_that_have_changed_come_with_all_specs_which_are_judged_by_them(make: Make, tmp_path: Path) -> None:
-    spec = {"specs/a.yaml": "a1"}
-    far, near = {".trueup-policy.yaml": "far"}, {"specs/.trueup-policy.yaml": "near"}
-    told = [spec, spec | far, spec | far | {"b": ""}, spec | far | near, {"specs/a.yaml": "a2"}]
-    (tmp_path / "specs.git").rename(tmp_path / "other.git")
-    commits = make_repository(tmp_path / "specs.git", *told)
-    follower = make(rules=policy.places("specs"))
-    found = []
-    for commit in commits:
-        move(tmp_path, commit)
-        delivered = handed_on(follower)
-        found.append((dict(delivered.rules.content), delivered.changed))
-    assert found == [
-        ({}, None),
-        ({".trueup-policy.yaml": b"far"}, None),
-        ({".trueup-policy.yaml": b"far"}, {}),
-        ({"specs/.trueup-policy.yaml": b"near"}, None),
-        ({}, None),
-    ]
-    before = [dict(files.content) for files in follower.rules_before(commits[-1])]
-    assert before == [found[4][0], found[3][0], found[1][0]], "the commits that changed them, the newest first"
-
-
 def test_a_branch_that_one_environment_was_ahead_of_is_rewound(make: Make, tmp_path: Path, commits: list[str]) -> None:
     move(tmp_path, commits[1])
     assert handed_on(make(before=(commits[0], commits[1]))).rewound == ""

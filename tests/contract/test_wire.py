@@ -64,8 +64,11 @@ class Scripted:
         self.heads.append(head)
         answer = next(self._answers, b"")
         pieces = [answer[n : n + 1] for n in range(len(answer))] if self._in_pieces else [answer]
-        for piece in pieces:
-            connection.sendall(piece)
+        try:
+            for piece in pieces:
+                connection.sendall(piece)
+        except OSError:  # whoever asked does not want all of it
+            return False
         return bool(answer) and not self._hangs_up
 
 
@@ -165,6 +168,7 @@ CUT = {
     "two lengths": ok(LENGTH + b"Content-Length: 7\r\n"),
     "a length and chunks": ok(LENGTH + b"Transfer-Encoding: chunked\r\n", b"2c\r\n" + BODY + b"\r\n0\r\n\r\n"),
     "a second answer that nobody asked for": ok() + b"HTTP/1.1 200 OK, of whom?",
+    "a body without an end": ok(b"Transfer-Encoding: chunked\r\n", b"1000000\r\n%s\r\n" % (b" " * (1 << 24)) * 5),
     "headers without an end": b"HTTP/1.1 200 OK\r\n" + b"X-Header: %s\r\n" % (b"a" * 1000) * 1000,
 }
 

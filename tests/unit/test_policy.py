@@ -15,7 +15,7 @@ import pytest
 
 from reconciler import offline, plan, policy, queries, review
 from reconciler.authors import fields
-from reconciler.plan import Op
+from reconciler.plan import Change, Guard, Op
 from reconciler.report import ExitCode, Topic, exit_code
 from reconciler.review import Review
 from reconciler.source import watch
@@ -486,7 +486,7 @@ def test_a_file_of_rules_that_appears_above_the_specs_is_noticed(folder: Path) -
 
     writer = Thread(target=write, daemon=True)
     writer.start()
-    seen = changes([Path("specs")], [Path(policy.FILE)])
+    seen = watch.changes([Path("specs")], [Path(policy.FILE)])
     assert next(seen) is None
     done.set()
     writer.join()
