@@ -438,13 +438,13 @@ def _lost_answers(host: str, target: ObjectId | None) -> Iterator[None]:
 
 def _retry_after(headers: Mapping[str, str]) -> float:
     """Seconds. The API server says so many; a balancer may say a date (RFC 9110, 10.2.3), by its own clock."""
-    asked = headers.get("Retry-After", "")
+    asked = headers.get("retry-after", "")
     if not asked or (asked.isascii() and asked.isdigit()):
         return float(asked or 0)
     from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 45 ms, which nobody else pays
 
     try:
-        until, now = parsedate_to_datetime(asked), parsedate_to_datetime(headers.get("Date", ""))
+        until, now = parsedate_to_datetime(asked), parsedate_to_datetime(headers.get("date", ""))
         return max(0.0, (until - now).total_seconds())
     except (TypeError, ValueError):  # no date, or one without a time zone
         return 0.0

@@ -8,6 +8,7 @@ of the CPU so, and a quarter where eight threads make them. Watches are left to 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
@@ -94,6 +95,7 @@ class Wire(HTTPConnectionPool):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._idle: list[HTTPConnection] = []  # `append` and `pop` need no lock
+        weakref.finalize(self, _close_all, self._idle)  # of credentials that nobody uses any more
         self._is_closed = False
 
     def exchange(
@@ -133,9 +135,7 @@ class Wire(HTTPConnectionPool):
     def close(self) -> None:
         """Closes what is idle; what is under way is finished."""
         self._is_closed = True
-        with suppress(IndexError):
-            while True:
-                self._idle.pop().close()
+        _close_all(self._idle)
         super().close()
 
     def _taken(self) -> HTTPConnection:
@@ -164,6 +164,12 @@ class _PlainPool(Wire):
 
 class _SecurePool(Wire, HTTPSConnectionPool):
     pass
+
+
+def _close_all(idle: list[HTTPConnection]) -> None:
+    with suppress(IndexError):
+        while True:
+            idle.pop().close()
 
 
 def _bytes_of(method: str, target: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
