@@ -80,7 +80,7 @@ def preview(loaded: Loaded, only: Collection[str] = (), rules: Policy = policy.N
             notes += notes_of([rendered])
             problems += theirs.problems
         problems += [rendered.problem] if rendered.problem else []
-    return Report(policy.summed(problems), plan.assemble(changes, notes, offline=True))
+    return Report(policy.summed(problems), plan.assemble(changes, notes, offline=True), specs=loaded.catalog.origins)
 
 
 def notes_of(units: Iterable[Rendered]) -> list[Note]:

@@ -152,7 +152,7 @@ def reconcile(
         # What was held back at first, as a build's record was not there yet, may be done by now.
         shown = replace(account.first, guards=report.plan.guards)
         done, told = tuple(account.done.values()), tuple(account.told)
-        return Report(report.problems, shown, done, report.trouble, overdue, told)
+        return Report(report.problems, shown, done, report.trouble, overdue, told, specs=report.specs)
 
 
 def _automator(desire: _Desire, request: Request, clusters: Clusters) -> Automator | None:
@@ -348,7 +348,7 @@ def _plan(
     judged = request.rules.judge(planned.changes, catalog)
     planned = replace(planned, changes=judged.changes)
     told = policy.summed((*problems, *judged.problems, *request.rules.problems))
-    report = Report(told, planned, trouble=tuple(trouble))
+    report = Report(told, planned, trouble=tuple(trouble), specs=catalog.origins)
     return _Planned(report, tuple(stands), recall.facts)
 
 

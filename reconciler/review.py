@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reconciler import desired, effects, plan, policy, queries
+from reconciler import desired, effects, inventory, plan, policy, queries
 from reconciler.desired import Rendered
 from reconciler.offline import NO_RULES, Rules, notes_of
 from reconciler.plan import Beside, Change, Guard, Observed, Predicted, Wanted
@@ -45,7 +45,9 @@ def preview(
     sides = checkout.sides(paths, ref, head, beside=rules.places)
     of_base = _of_base(sides, rules)
     of_head = _read(sides.beside.head, rules) if sides.beside is not None and head is not None else rules.read()
-    return Review(sides.base, sides.head or files.read(paths), ref, sides.commit, of_head, before=of_base).report(only)
+    head_files = sides.head or files.read(paths)
+    review = Review(sides.base, head_files, ref, sides.commit, of_head, before=of_base, approvals=rules.approvals)
+    return review.report(only)
 
 
 def follow(
@@ -64,7 +66,7 @@ def follow(
     head, asked = files.read(paths), rules.read()
     base, commit = (sides.base, sides.commit) if sides is not None else (head, "")
     of_base = _of_base(sides, rules) if sides is not None else asked
-    review = Review(base, head, ref or "", commit, asked, before=of_base)
+    review = Review(base, head, ref or "", commit, asked, before=of_base, approvals=rules.approvals)
     yield review.report(only), time.perf_counter() - began
     for _ in changes:
         began = time.perf_counter()
@@ -72,7 +74,7 @@ def follow(
         if _is_alike(asked, before):
             review.update(head)
         else:
-            review = Review(base, head, ref or "", commit, asked, before=of_base)
+            review = Review(base, head, ref or "", commit, asked, before=of_base, approvals=rules.approvals)
         yield review.report(only), time.perf_counter() - began
 
 
@@ -97,7 +99,7 @@ class NoEnvironmentError(Exception):
 class Review:
     """The specs of a base and of a head. The head may go on; each report costs what differs.
 
-    `before` are the rules of the base.
+    `before` are the rules of the base. `approvals` are what a person has given: ids of limits are among them.
     """
 
     def __init__(
@@ -109,7 +111,10 @@ class Review:
         rules: Policy = policy.NONE,
         *,
         before: Policy | None = None,
+        approvals: Collection[str] = (),
     ) -> None:
+        # Rules may ask for approvals of their own, which are no ids of limits.
+        self._approved = frozenset(filter(inventory.is_approval, approvals))
         self._base, self._head, self._ref, self._commit = base, head, ref, commit
         before = rules if before is None else before
         self._of_rules = tuple(_effects(before, rules))
@@ -154,12 +159,14 @@ class Review:
         notes = notes_of(unit for unit in after.units if _is_meant(unit.environment, only))
         done = effects.between(_part(before.catalog, models), _part(after.catalog, models))
         found = (*self._of_rules, *unread, *(one for one in done if one.environment not in lost))
-        judged = self._rules.judge(changes, after.catalog)
+        planned = plan.approved(plan.assemble(changes, notes, guards), self._approved)
+        judged = self._rules.judge(planned.changes, after.catalog)
         return Report(
             problems=policy.summed((*after.problems, *judged.problems, *self._rules.problems)),
-            plan=plan.assemble(judged.changes, notes, guards),
+            plan=replace(planned, changes=judged.changes),
             base=Base(self._ref, self._commit, tuple(differing), (*before.errors, *self._broken_before)),
             effects=tuple(one for one in found if _is_meant(one.environment, only)),
+            specs=after.catalog.origins,
         )
 
     def _content(self, name: str) -> bytes:
@@ -254,8 +261,7 @@ def _planned(
             observed = replace(observed, beside=Beside(_others(before.catalog, models, name)))
             theirs, limits = plan.environment(wanted, observed)
         changes += theirs
-        # Whoever lifts a limit names what the cluster has; here, it can only be foreseen.
-        guards += [replace(limit, approval="") for limit in limits]
+        guards += limits
     return changes, guards
 
 

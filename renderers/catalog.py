@@ -42,8 +42,13 @@ class Catalog:
     @property
     def size(self) -> int:
         """How many specs there are."""
-        kinds = (self.environments, self.builds, self.audiences, self.automations)
-        return sum(len(kind) for kind in kinds) + len(self.variations)
+        return len(self.origins)
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Where all specs stand."""
+        kinds = (self.environments, self.builds, self.variations, self.audiences, self.automations)
+        return tuple(placed.origin for kind in kinds for placed in kind.values())
 
 
 class BuildId(NamedTuple):

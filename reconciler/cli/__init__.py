@@ -191,8 +191,9 @@ def validate(file: Paths = None, *, output: Output = Format.TEXT, policy: Policy
     rules = rules_of(policy).read()
     loaded = offline.load(paths_of(file), rules)
     # What no single spec can know: whether it can be rendered, and whether two of them want one object.
-    report = Report(tuple(sorted((*offline.preview(loaded).problems, *rules.problems))))
-    print_problems(report, output, loaded.catalog)
+    report = offline.preview(loaded)
+    report = Report(tuple(sorted((*report.problems, *rules.problems))), specs=report.specs)
+    print_problems(report, output)
     _end(report)
 
 
@@ -224,7 +225,7 @@ def render(
             bodies += [manifest.body for manifest in unit.manifests]
     write(machine.manifests(bodies, output.value))
     report = Report(tuple(sorted(problems)))
-    for line in text.problems(report.problems, color=colors(sys.stderr)):
+    for line in text.problems(report.problems, width=columns(), color=colors(sys.stderr)):
         sys.stderr.write(line + "\n")
     _end(report)
 
@@ -434,7 +435,7 @@ def _teller(output: Format) -> Callable[[Plan | Done | Told], None]:
         elif isinstance(event, Told):
             write_lines(text.told(event, width=width, color=color))
         else:
-            write_lines(text.done(event, color=color))
+            write_lines(text.done(event, width=width, color=color))
 
     return tell if output is Format.TEXT else _silent
 

@@ -200,7 +200,7 @@ def _tell(problems: tuple[Problem, ...]) -> None:
     if problems:
         from reconciler.report import text
 
-        for line in text.problems(problems, color=colors(sys.stderr)):
+        for line in text.problems(problems, width=columns(), color=colors(sys.stderr)):
             sys.stderr.write(line + "\n")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.common import colors, epilog, fail, write, write_lines
+from reconciler.cli.common import colors, columns, epilog, fail, write, write_lines
 
 if TYPE_CHECKING:
     from reconciler.importing import Imported
@@ -77,7 +77,8 @@ def import_(
     folder = "" if output is None or output == Path() else f"{output.as_posix().rstrip('/')}/"
     result = convert(given.content, options, there.content, folder=folder, split=output is not None)
     stream = sys.stdout if output is not None else sys.stderr
-    for line in text.problems((*given.problems, *result.told, *result.problems), color=colors(stream)):
+    told = (*given.problems, *result.told, *result.problems)
+    for line in text.problems(told, width=columns(), color=colors(stream)):
         stream.write(f"{line}\n")
     if output is not None:
         _write_files(output, result.files)

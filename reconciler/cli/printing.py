@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 from reconciler.cli.common import Format, colors, columns, write, write_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from reconciler.report import Report
     from reconciler.report.places import Places
-    from renderers.catalog import Catalog
-    from renderers.manifest import Origin
 
 
 def print_report(report: Report, output: Format, *, detailed: bool) -> None:
@@ -39,15 +37,15 @@ def print_end(report: Report, output: Format, *, detailed: bool) -> None:
         _print_document(report, output, detailed=detailed)
 
 
-def print_problems(report: Report, output: Format, catalog: Catalog) -> None:
-    """What `validate` finds. `catalog`: what is valid."""
+def print_problems(report: Report, output: Format) -> None:
+    """What `validate` finds."""
     from reconciler.report import text
 
     if output is Format.TEXT:
-        write_lines(text.problems(report.problems, color=colors(sys.stdout)))
-        write_lines([text.verdict(report.problems, catalog.size)])
+        write_lines(text.problems(report.problems, width=columns(), color=colors(sys.stdout)))
+        write_lines([text.verdict(report.problems, len(report.specs))])
     else:
-        _print_document(report, output, specs=_origins(catalog))
+        _print_document(report, output)
 
 
 def command_for_all(arguments: Sequence[str]) -> str:
@@ -71,7 +69,7 @@ def command_for_all(arguments: Sequence[str]) -> str:
 _SAYS_WHAT = frozenset({"-f", "--file", "-e", "--environment", "--base", "--head"})
 
 
-def _print_document(report: Report, output: Format, *, detailed: bool = False, specs: Iterable[Origin] = ()) -> None:
+def _print_document(report: Report, output: Format, *, detailed: bool = False) -> None:
     """In every form but text, a report is one document. Each form is imported only where it is asked for."""
     if output is Format.MARKDOWN:
         from reconciler.report import markdown
@@ -91,7 +89,7 @@ def _print_document(report: Report, output: Format, *, detailed: bool = False, s
     elif output is Format.JUNIT:
         from reconciler.report import junit
 
-        write(junit.report(report, specs))
+        write(junit.report(report))
     else:
         from reconciler.report import machine
 
@@ -129,8 +127,3 @@ def _places() -> Places:
     workspace = os.environ.get("GITHUB_WORKSPACE")
     root = repository or (Path(workspace).resolve() if workspace else here)
     return Places(str(here), str(root))
-
-
-def _origins(catalog: Catalog) -> list[Origin]:
-    kinds = (catalog.environments, catalog.builds, catalog.variations, catalog.audiences, catalog.automations)
-    return [placed.origin for kind in kinds for placed in kind.values()]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from reconciler.effects.fields import changes, cut, fields, listed, one_line, words_of
 from reconciler.report import Effect, Topic
+from reconciler.report.shortened import quoted
 from renderers.catalog import Catalog, Placed, automation_environment, promotion_order, variations
 from schemas.automation import Automation, BatchExecution, DeploymentCondition, Trigger
 
@@ -109,12 +110,13 @@ def _trigger(trigger: Trigger) -> str:
     if trigger.scheduled is not None:
         when = trigger.scheduled
         if when.cron is not None:
-            return f"at {when.cron} ({when.time_zone})"
+            return f"at {quoted(when.cron)} ({when.time_zone})"
         return f"every {when.interval}" if (when.interval or "")[:1].isdigit() else str(when.interval).lower()
     if trigger.metric is not None:
         metric = trigger.metric
-        asked, than = cut(one_line(metric.sql_query)), _threshold(metric.threshold)
-        return f"when the answer of {asked} is {_TAKES[metric.direction]} {than} (looked at: {metric.override_cron})"
+        asked, than = quoted(cut(one_line(metric.sql_query))), _threshold(metric.threshold)
+        looked_at = quoted(metric.override_cron)
+        return f"when the answer of {asked} is {_TAKES[metric.direction]} {than} (looked at: {looked_at})"
     if trigger.git is not None:
         paths = f" that change {listed(trigger.git.paths)}" if trigger.git.paths else ""
         return f"on new commits{paths}"
@@ -168,4 +170,4 @@ def _gate(condition: DeploymentCondition | None) -> str:
 
 def _threshold(threshold: str) -> str:
     text = one_line(threshold)
-    return text if len(text.split()) == 1 else f"the answer of {cut(text)}"
+    return text if len(text.split()) == 1 else f"the answer of {quoted(cut(text))}"

@@ -6,13 +6,14 @@ What a credential is beside is hidden, as in the differences of manifests: by th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
 from reconciler import diff
-from reconciler.report.shortened import shortened
+from reconciler.report.shortened import quoted, shortened
 from schemas.automation import Automation
 from schemas.build import Build
 from schemas.environment import DataPlane, Environment, Gateway
@@ -22,6 +23,9 @@ LONGEST = 120
 
 #: What a spec is called is who it is, and its description is for people. Only of whole specs: a Gateway has a name too.
 _FOR_PEOPLE = frozenset({"name", "model", "description"})
+
+#: More than one word, and not all of it prose: a statement, a schedule, an expression.
+_CODE = re.compile(r"(?=.*\s).*[^\w\s,.'-]")
 
 #: What a field that is not given stands for.
 _DEFAULTS: Mapping[tuple[type[BaseModel], str], Callable[[Any], str | None]] = {
@@ -105,8 +109,12 @@ def _changed(name: str, old: Any, new: Any, *, hide: bool) -> str:
         was, will = words_of(old, hide=hide, exact=True), words_of(new, hide=hide, exact=True)
     if was == will:
         return f"{name} changes {diff.HIDDEN}"
-    before, after = shortened(was, will, LONGEST)
+    before, after = shortened(was, will, LONGEST, _as_code if isinstance(old or new, str) else str)
     return f"{name} {before} -> {after}"
+
+
+def _as_code(text: str) -> str:
+    return quoted(text) if _CODE.search(text) else text
 
 
 def _given(model: BaseModel, name: str) -> Any:

@@ -112,6 +112,7 @@ class Report:
     `overdue`: the run waited for what it had applied and what goes on by itself, and not all of it ended in time.
     `told`: how builds and promotions moved on. `base` and `effects`: where specs are compared with those of another
     commit, with which, and what the change does; the plan then is of what differs, as if the base were what runs.
+    `specs` are all that were found valid, whether something is planned for them or not.
     """
 
     problems: tuple[Problem, ...] = ()
@@ -122,6 +123,7 @@ class Report:
     told: tuple[Told, ...] = ()
     base: Base | None = None
     effects: tuple[Effect, ...] = ()
+    specs: tuple[Origin, ...] = ()
 
 
 def exit_code(report: Report, *, detailed: bool = False) -> ExitCode:

@@ -6,8 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-#: After these, a word that is wider than a line is cut rather than anywhere: paths of fields and files, JSON.
-_JOINTS = re.compile(r"[,./\]]")
+#: Where a word that is wider than a line is cut, rather than anywhere: paths of fields and files, JSON.
+_JOINTS = re.compile(r"(?<=[,/])|(?=[.\[])")
 #: A word, with the spaces before it. A number stays with its per cent.
 _WORDS = re.compile(r"( *)([^ ]+(?: %[,.;:)]?(?= |$))?)")
 
@@ -54,5 +54,6 @@ def _cut(word: str, room: int) -> tuple[str, str]:
     while end < len(word) and (end == 0 or used + _columns(word[end]) <= room):
         used += _columns(word[end])
         end += 1
-    joint = max((match.end() for match in _JOINTS.finditer(word, end // 2, end)), default=end)
+    joints = (match.start() for match in _JOINTS.finditer(word) if end // 2 <= match.start() <= end)
+    joint = max(filter(None, joints), default=end)
     return word[:joint], word[joint:]

@@ -19,6 +19,9 @@ LONGEST_PROSE = 1000
 LONGEST_CODE = 250
 
 _TOKEN = re.compile(r"(?P<before>[(\"']*)(?P<core>.*?)(?P<after>[.,;:!?%)\"'…]*)", re.DOTALL)
+#: As `shortened.quoted` writes it: apart from other words, so that no two pieces of code can become one.
+_QUOTED = re.compile(r"(?<!\S)(?P<open>\(?)(?P<fence>`+)(?!`) ?(?P<code>.+?) ?(?<!`)(?P=fence)(?=[.,;:)]*(?:\s|$))")
+_GAPS = re.compile(r"(\s+)")
 _NUMBER = re.compile(r"[0-9]+(?:[.,][0-9]+)*")
 #: Words, with what joins them. Not a dot, which makes an address, nor a number behind a hyphen, which makes an issue.
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W\d_][^\W_]*)*")
@@ -43,9 +46,15 @@ _SIGNS = {
 
 
 def prose(text: str) -> str:
-    """A sentence on one line; its words that mean something to a Markdown host stand as code."""
-    words = " ".join(map(_word, _cut(text, LONGEST_PROSE).split()))
-    return _LIST.sub(r"\1\\", words)
+    """A sentence on one line. What stands between backticks is code, and so are words that mean something to a host."""
+    shown = " ".join(_cut(text, LONGEST_PROSE).split())
+    parts = []
+    at = 0
+    for quote in _QUOTED.finditer(shown):
+        parts += [_words(shown[at : quote.start()]), quote["open"], code(quote["code"])]
+        at = quote.end()
+    parts.append(_words(shown[at:]))
+    return _LIST.sub(r"\1\\", "".join(parts))
 
 
 def code(text: str) -> str:
@@ -67,6 +76,10 @@ def fenced(lines: Iterable[str], language: str) -> str:
     content = "".join(f"{line}\n" for line in lines)
     fence = _fence(content, 3)
     return f"{fence}{language}\n{content}{fence}\n"
+
+
+def _words(text: str) -> str:
+    return "".join(part if part.isspace() else _word(part) for part in _GAPS.split(text) if part)
 
 
 def _word(token: str) -> str:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 from reconciler.plan import NEVER_LIFTED, Change, Op
-from reconciler.report import Outcome, Report
-from reconciler.report.text import clean, counted
+from reconciler.report import Outcome, Report, Topic
+from reconciler.report.text import approval, clean, counted, most_important_first
 from renderers.manifest import Origin
 from schemas.problem import Problem
 
@@ -34,10 +34,11 @@ class _Case:
 _Suites = dict[str, dict[str, _Case]]
 
 
-def report(report: Report, specs: Iterable[Origin] = ()) -> str:
-    """The document. `specs` are all that were found valid; those that the plan is about are known without them."""
+def report(report: Report) -> str:
+    """The document."""
     suites: _Suites = {}
-    _add_specs(suites, report, list(specs))
+    _add_specs(suites, report)
+    _add_effects(suites, report)
     if report.plan is not None and not report.plan.offline:
         _add_objects(suites, report)
     for trouble in report.trouble:
@@ -52,10 +53,10 @@ def report(report: Report, specs: Iterable[Origin] = ()) -> str:
 # -- specs ----------------------------------------------------------------------------------------------------------
 
 
-def _add_specs(suites: _Suites, report: Report, specs: Sequence[Origin]) -> None:
-    """A suite for each file, in order of name."""
+def _add_specs(suites: _Suites, report: Report) -> None:
+    """A suite for each file, in order of name, with a case for each spec that is valid or has problems."""
     planned = (change.origin for change in report.plan.changes if change.origin) if report.plan else ()
-    origins = sorted({*specs, *planned})
+    origins = sorted({*report.specs, *planned})
     by_file: dict[str, list[Origin]] = {}
     for origin in origins:
         by_file.setdefault(origin.file, []).append(origin)
@@ -82,6 +83,21 @@ def _spec(problem: Problem, origins: Iterable[Origin]) -> str:
     return f"{path[1]}[{path[2]}]" if len(path) > 2 else _WHOLE_FILE
 
 
+# -- what changes --------------------------------------------------------------------------------------------------
+
+
+def _add_effects(suites: _Suites, report: Report) -> None:
+    """In the suite of each environment, a case for each model of which something is told. It passes, unless that is
+    that nobody can say what becomes of it.
+    """
+    for effect in most_important_first(report.effects):
+        suite = suites.setdefault(_environment(effect.environment), {})
+        case = suite.setdefault(f"model {effect.model}" if effect.model else "in general", _Case())
+        case.told.append(f"{effect.topic}: {effect.text}")
+        if effect.topic is Topic.UNREAD:
+            case.skipped = effect.text
+
+
 # -- objects --------------------------------------------------------------------------------------------------------
 
 
@@ -100,13 +116,14 @@ def _add_objects(suites: _Suites, report: Report) -> None:
             case.told.append(f"{done.outcome}: {words}")
     for guard in report.plan.guards:
         case = suites.setdefault(_environment(guard.environment), {}).setdefault(f"limit {guard.rule}", _Case())
-        approve = f" If that is meant: reconcile --approve {guard.approval}" if guard.approval else ""
+        command = approval(guard, report.base)
+        approve = f" If that is meant: {command}" if command else ""
         never = " No approval lifts it." if guard.rule in NEVER_LIFTED else ""
         case.failures.append((guard.rule, f"{guard.message}.{approve}{never}"))
 
 
 def _environment(name: str) -> str:
-    return f"environment {name}"
+    return f"environment {name}" if name else "all environments"
 
 
 def _case(suites: _Suites, change: Change) -> _Case:

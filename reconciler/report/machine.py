@@ -14,7 +14,7 @@ from renderers.manifest import Body, ObjectId, Origin
 from schemas.problem import Problem
 
 #: Grows by a minor version when keys are added, and by a major one when a reader could break.
-FORMAT_VERSION = "1.1"
+FORMAT_VERSION = "1.2"
 SCHEMA_FILE = files("reconciler.report") / "report.schema.json"
 
 
@@ -97,6 +97,9 @@ def _change(change: Change) -> dict[str, Any]:
         "held": change.held,
         "supersedes": _object(change.supersedes),
         "superseded_by": _object(change.superseded_by),
+        "traffic": None if change.traffic is None else list(change.traffic),
+        "drift": change.drift,
+        "by": change.by,
     }
 
 

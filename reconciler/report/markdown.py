@@ -7,10 +7,10 @@ counted, and the command that shows it is named. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from reconciler import diff
 from reconciler.diff import FieldChange
@@ -42,7 +42,7 @@ _OPS = {op: op.value for op in Op} | {Op.CONFLICT: "in conflict"}
 #: Where a piece stands: a section, and then places within it.
 _Place: TypeAlias = tuple[int, ...]
 _HEAD, _ERRORS, _TROUBLE, _FAILED, _EFFECTS, _GUARDS, _POLICY, _WARNINGS, _BASE, _TOLD, _OBJECTS, _END = range(12)
-_FIRST, _MIDDLE, _LAST = range(3)
+_FIRST, _MIDDLE, _NOTES, _LAST = range(4)
 _TITLES = {
     _ERRORS: "#### Errors\n\n",
     _TROUBLE: "#### In the way\n\n",
@@ -121,15 +121,17 @@ def _stages(report: Report) -> list[_Stage]:
     errors = [p for p in report.problems if p.severity == "error" and not _is_policy(p)]
     warnings = [p for p in report.problems if p.severity != "error" and not _is_policy(p)]
     failed = [done for done in report.done if done.outcome not in (Outcome.APPLIED, Outcome.DELETED)]
-    groups = text.by_importance(report.effects)
-    outer = {environment: number for number, (environment, _) in enumerate(groups)}
-    inner = {(environment, model): number for environment, models in groups for number, (model, _) in enumerate(models)}
     effects = [
-        (outer[one.environment], inner[one.environment, one.model], one)
-        for one in text.most_important_first(report.effects)
+        _Told(outer, inner, together.environments, models, effect)
+        for outer, together in enumerate(text.by_importance(report.effects))
+        for inner, (models, theirs) in enumerate(together.models)
+        for effect in theirs
     ]
+    effects.sort(key=lambda one: text.importance(one.effect))
     changes = [] if report.plan is None else list(_shown(report.plan))
-    detailed = [one for one in changes if one.change.fields]
+    last = {one.environment: one for one in changes}.values()
+    notes = [(one, note) for one in last for note in one.notes]
+    detailed = [one for one in changes if text.shown_fields(one.change)]
     new = [one for one in changes if not one.change.fields and one.change.manifest and one.change.op is not Op.DELETE]
     guards = report.plan.guards if report.plan else ()
     return [
@@ -143,6 +145,7 @@ def _stages(report: Report) -> list[_Stage]:
         _Stage("base error", report.base.problems if report.base else (), _listed(_BASE, _problem)),
         _Stage("event", report.told, _listed(_TOLD, _told)),
         _Stage("object", changes, _object),
+        _Stage("note", notes, _note),
         _Stage("field list", detailed, _object_with_fields),
         _Stage("manifest", new, _object_with_manifest),
     ]
@@ -214,29 +217,40 @@ def _told(told: Told) -> str:
 
 
 def _guard(guard: Guard, report: Report) -> str:
-    if guard.approval:
-        approval = f" If that is meant: {code(f'reconcile --approve {guard.approval}')}"
-    elif guard.rule in NEVER_LIFTED:
-        approval = " No approval lifts it."
-    elif report.base is not None:
-        approval = " It needs an approval, with the id that the run against the cluster will name."
+    if command := text.approval(guard, report.base):
+        again = f" {text.ASKED_AGAIN}" if report.base is not None else ""
+        approval = f" If that is meant: {code(command)}.{again}"
     else:
-        approval = ""
+        approval = " No approval lifts it." if guard.rule in NEVER_LIFTED else ""
     return f"{code(guard.environment)}: {prose(guard.message)}.{approval} {code(guard.rule)}"
 
 
-def _effect(number: int, item: tuple[int, int, Effect]) -> dict[_Place, str]:
-    environment, model, effect = item
-    title = f"**{code(effect.environment)}**" if effect.environment else "**In general**"
-    about = f"{code(effect.model)}: " if effect.model else ""
+class _Told(NamedTuple):
+    """A sentence that is true of some environments and models, and the places of these in the page."""
+
+    outer: int
+    inner: int
+    environments: tuple[str, ...]
+    models: tuple[str, ...]
+    effect: Effect
+
+
+def _effect(number: int, told: _Told) -> dict[_Place, str]:
+    effect = told.effect
+    title = f"**{_names(told.environments)}**" if effect.environment else "**In general**"
+    about = f"{_names(told.models)}: " if effect.model else ""
     sign = "**removed:** " if effect.topic is Topic.REMOVED else ""
-    section: _Place = (_EFFECTS, _MIDDLE, environment)
+    section: _Place = (_EFFECTS, _MIDDLE, told.outer)
     return {
         (_EFFECTS, _FIRST): _TITLES[_EFFECTS],
         (*section, _FIRST): f"{title}\n\n",
-        (*section, _MIDDLE, model, number): f"- {about}{sign}{prose(effect.text)}\n",
+        (*section, _MIDDLE, told.inner, number): f"- {about}{sign}{prose(effect.text)}\n",
         (*section, _LAST): "\n",
     }
+
+
+def _names(names: Sequence[str]) -> str:
+    return text.listed([code(name) for name in names])
 
 
 # -- objects, folded ------------------------------------------------------------------------------------------------
@@ -244,12 +258,14 @@ def _effect(number: int, item: tuple[int, int, Effect]) -> dict[_Place, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A change, its place in the page, and the summary of the environment that it is folded into."""
+    """A change, its place in the page, and what stands once in the environment that it is folded into."""
 
     change: Change
     environment: int
     number: int
     summary: str
+    marks: Mapping[str, str]  #: of what is held
+    notes: Sequence[str]
 
 
 def _shown(plan: Plan) -> Iterator[_Shown]:
@@ -257,22 +273,30 @@ def _shown(plan: Plan) -> Iterator[_Shown]:
     for at, (environment, group) in enumerate(groupby(changes, key=lambda change: change.environment)):
         theirs = list(group)
         summary = f"Objects of {html_code(environment)}: {text.counted_changes(theirs)}"
-        yield from (_Shown(change, at, number, summary) for number, change in enumerate(theirs))
+        marks, notes = text.held_marks(theirs), text.notes_of(plan, environment, theirs)
+        yield from (_Shown(change, at, number, summary, marks, notes) for number, change in enumerate(theirs))
 
 
 def _object(_: int, shown: _Shown, details: Sequence[str] = ()) -> dict[_Place, str]:
     block = f"\n{fenced(details, 'diff')}\n" if details else ""
     section: _Place = (_OBJECTS, shown.environment)
+    held = "".join(f"{mark}: {prose(why)}\n\n" for why, mark in shown.marks.items())
     return {
-        (*section, _FIRST): f"<details><summary>{shown.summary}</summary>\n\n",
-        (*section, _MIDDLE, shown.number): f"{_line(shown.change)}{block}",
+        (*section, _FIRST): f"<details><summary>{shown.summary}</summary>\n\n{held}",
+        (*section, _MIDDLE, shown.number): f"{_line(shown)}{block}",
         (*section, _LAST): "\n</details>\n\n",
     }
 
 
-def _line(change: Change) -> str:
+def _note(number: int, item: tuple[_Shown, str]) -> dict[_Place, str]:
+    shown, note = item
+    return {(_OBJECTS, shown.environment, _NOTES, number): f"- note: {prose(note)}\n"}
+
+
+def _line(shown: _Shown) -> str:
+    change = shown.change
     origin = f" ({code(f'{change.origin}')})" if change.origin else ""
-    remarks = [prose(change.reason), f"held: {prose(change.held)}" if change.held else ""]
+    remarks = [shown.marks.get(change.held, ""), prose(change.reason)]
     if change.supersedes is not None:
         remarks.append(f"in place of {code(change.supersedes.name)}")
     if change.superseded_by is not None:
@@ -283,7 +307,7 @@ def _line(change: Change) -> str:
 
 
 def _object_with_fields(number: int, shown: _Shown) -> dict[_Place, str]:
-    lines = [line for field in shown.change.fields for line in _field(field)]
+    lines = [line for field in text.shown_fields(shown.change) for line in _field(field)]
     return _object(number, shown, _cut(lines))
 
 

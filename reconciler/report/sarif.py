@@ -15,10 +15,10 @@ from urllib.parse import quote
 
 import orjson
 
-from reconciler.plan import Op
-from reconciler.report import ExitCode, Outcome, Report, exit_code, rules
+from reconciler.plan import Guard, Op
+from reconciler.report import Base, ExitCode, Outcome, Report, exit_code, rules
 from reconciler.report.places import Places
-from reconciler.report.text import clean, counted
+from reconciler.report.text import approval, clean, counted
 from renderers.manifest import Origin
 from schemas.problem import Problem
 
@@ -32,12 +32,20 @@ _ROOT = "%SRCROOT%"
 _FINGERPRINT = "trueupProblem/v1"
 
 #: Which command finds the problems of a family, where it is not `reconcile validate`.
-_FINDS = {"cluster": "reconcile --dry-run --live", "policy": "reconcile --dry-run"}
+_FINDS = {
+    "cluster": "reconcile --dry-run --live",
+    "policy": "reconcile --dry-run",
+    "prune": "reconcile --dry-run --base REF",
+    "variation/protected": "reconcile --dry-run --base REF",
+    "routing/last-variation": "reconcile --dry-run --base REF",
+}
 
 
 def report(report: Report, places: Places, *, version: str) -> str:
     """The log, with one run. `version`: of this program."""
-    problems = sorted([*report.problems, *_of_objects(report)], key=lambda one: (one.severity != "error", one))
+    problems = sorted(
+        [*report.problems, *_of_objects(report), *_of_limits(report)], key=lambda one: (one.severity != "error", one)
+    )
     shown = problems[:SHOWN]
     rules = {rule: number for number, rule in enumerate(sorted({problem.rule for problem in shown}))}
     fingerprints = _fingerprints(shown)
@@ -74,6 +82,28 @@ def _of_objects(report: Report) -> Iterator[Problem]:
             yield _at(done.change.origin, "cluster/failed", message)
 
 
+def _of_limits(report: Report) -> Iterator[Problem]:
+    """What a limit holds, at the first spec that asks for it. GitHub takes no result without a place, so a limit on
+    what no spec asks for any more is among the notifications.
+    """
+    for guard, origin in _limits(report):
+        if origin is not None:
+            yield _at(origin, guard.rule, _limit(guard, report.base))
+
+
+def _limits(report: Report) -> Iterator[tuple[Guard, Origin | None]]:
+    if report.plan is None:
+        return
+    for guard in report.plan.guards:
+        held = (c for c in report.plan.changes if c.environment == guard.environment and c.held == guard.message)
+        yield guard, next((change.origin for change in held if change.origin is not None), None)
+
+
+def _limit(guard: Guard, base: Base | None) -> str:
+    command = approval(guard, base)
+    return f"{guard.environment}: {guard.message}.{f' If that is meant: {command}' if command else ''}"
+
+
 def _at(origin: Origin, rule: str, message: str) -> Problem:
     return Problem(origin.file, origin.line, origin.column, origin.path, rule, message)
 
@@ -83,7 +113,9 @@ def _rule(rule: str, problems: Sequence[Problem]) -> dict[str, Any]:
     about = rules.about(rule)
     is_error = any(problem.severity == "error" for problem in problems)
     title = f"{family}: {name.replace('-', ' ')}"[:_LONGEST_DESCRIPTION]
-    words = f"{about} `{_FINDS.get(family, 'reconcile validate')}` finds it before anything is applied."
+    words = (
+        f"{about} `{_FINDS.get(rule, _FINDS.get(family, 'reconcile validate'))}` finds it before anything is applied."
+    )
     return {
         "id": rule,
         "name": rule,
@@ -126,8 +158,8 @@ def _location(problem: Problem, places: Places) -> dict[str, Any]:
 
 
 def _uri(path: str) -> str:
-    # Bytes of a name that are no UTF-8 come as surrogates, and go as they were.
-    quoted = quote(path, errors="surrogateescape")
+    # Bytes of a name that are no UTF-8 come as surrogates, and go as they were. Others stand in no name of a file.
+    quoted = quote(_LONE.sub("\ufffd", path), errors="surrogateescape")
     return f"file://{quoted}" if path.startswith("/") else quoted
 
 
@@ -135,6 +167,11 @@ def _invocation(report: Report, left_out: int) -> dict[str, Any]:
     notes = [
         {"level": "error", "message": {"text": _message(f"{trouble.where}: {trouble.message}")}}
         for trouble in report.trouble
+    ]
+    notes += [
+        {"level": "error", "message": {"text": _message(f"{_limit(guard, report.base)} [{guard.rule}]")}}
+        for guard, origin in _limits(report)
+        if origin is None
     ]
     if left_out:
         words = f"Left out, so that GitHub shows what is here: {counted(left_out, 'result')}."
@@ -163,10 +200,12 @@ def _fingerprints(problems: Iterable[Problem]) -> Iterator[str]:
         path = "/".join("*" if isinstance(step, int) else step for step in problem.path)
         message = _LINES.sub(r"\1", problem.message)
         identity = "\0".join((problem.file, problem.rule, path, message))
-        digest = sha256(identity.encode(errors="surrogateescape")).hexdigest()[:32]
+        digest = sha256(identity.encode(errors="surrogatepass")).hexdigest()[:32]
         seen[digest] += 1
         yield f"{digest}:{seen[digest]}"
 
 
+#: Surrogates that stand for no byte.
+_LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 #: Places in a message: `on line 7`, `specs/a.yaml:12:3`.
 _LINES = re.compile(r"(\bline |:)[0-9]+(?::[0-9]+)?")

@@ -31,7 +31,7 @@ def text(standing: Standing, now: datetime, *, width: int, color: bool) -> Itera
         since = f" (last fetched {lasted(now - fetched)} ago)" if fetched else ""
         yield from wrapped(f"! source: {clean(standing.source.trouble)}{since}", "", width, RED, color=color)
     yield from wrapped(_headline(standing, now), "", width, BOLD, color=color)
-    yield from problems(standing.specs.problems.shown, color=color)
+    yield from problems(standing.specs.problems.shown, width=width, color=color)
     yield from _more(standing.specs.problems.more, "      ", "problem")
     longest = max(map(len, standing.environments), default=0)
     for name, environment in standing.environments.items():

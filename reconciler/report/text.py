@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from reconciler.diff import FieldChange
 from reconciler.plan import SUSPENDED, Change, Guard, Op, Plan
 from reconciler.report import Base, Done, Effect, Outcome, Report, Told, Topic, Trouble
 from reconciler.report.columns import width_of, wrap
 from reconciler.report.shortened import shortened
+from renderers.names import SHARES
 from schemas.problem import Problem
 
 #: Sign and colour (ANSI SGR) of each operation.
@@ -46,6 +48,10 @@ _SUMMARY = (
 )
 #: No value of a field takes more of the screen than this many characters.
 _VALUE_LIMIT = 300
+#: So many names stand in a row; more are counted.
+_NAMES = 12
+#: A hash over the shares of a route, for whoever compares: people see the shares themselves.
+_FOR_PROGRAMS = f"metadata.annotations[{SHARES}]"
 #: A terminal that is narrower than this breaks lines by itself.
 _NARROWEST = 40
 _TOPICS = {Topic.UNREAD: ("?", YELLOW), Topic.REMOVED: ("-", RED)}
@@ -59,11 +65,11 @@ def report(report: Report, *, width: int, color: bool) -> Iterator[str]:
     if report.base is not None or report.effects:
         yield from _effects(report.effects, width=width, color=color)
         yield ""
-    yield from problems(report.problems, color=color)
+    yield from problems(report.problems, width=width, color=color)
     if report.plan is not None:
         if report.base is not None:
             yield from wrapped("What follows is as if the base were what runs.", "", width, DIM, color=color)
-        yield from plan(report.plan, width=width, color=color)
+        yield from plan(report.plan, report.base, width=width, color=color)
     for one in report.told:
         yield from told(one, width=width, color=color)
     yield from _troubles(report.trouble, width=width, color=color)
@@ -75,30 +81,69 @@ def differing(base: Base) -> str:
     return f"{counted(number, 'file')} differ{'s' if number == 1 else ''}" if number else "no file differs"
 
 
+def importance(effect: Effect) -> int:
+    """Smaller is more important."""
+    return _IMPORTANCE[effect.topic]
+
+
 def most_important_first(effects: Iterable[Effect]) -> list[Effect]:
     """By topic, and otherwise in the order in which they are."""
-    return sorted(effects, key=lambda effect: _IMPORTANCE[effect.topic])
+    return sorted(effects, key=importance)
 
 
-def by_importance(effects: Iterable[Effect]) -> list[tuple[str, list[tuple[str, list[Effect]]]]]:
-    """Environment -> model -> what changes there. At each level, what has the most important of all comes first."""
-    groups: dict[str, dict[str, list[Effect]]] = {}
+class Together(NamedTuple):
+    """Environments in which the same happens; what that is, by the models of which the same is told."""
+
+    environments: tuple[str, ...]
+    models: tuple[tuple[tuple[str, ...], tuple[Effect, ...]], ...]
+
+
+def by_importance(effects: Iterable[Effect]) -> list[Together]:
+    """What changes, so that nothing is told twice. At each level, what has the most important of all comes first.
+
+    An effect stands there for all that say the same: its environment, model and origin are those of the first.
+    """
+    places: dict[str, dict[str, list[Effect]]] = {}
     for effect in most_important_first(effects):
-        groups.setdefault(effect.environment, {}).setdefault(effect.model, []).append(effect)
-    return [(environment, list(models.items())) for environment, models in groups.items()]
+        places.setdefault(effect.environment, {}).setdefault(effect.model, []).append(effect)
+    together: dict[Any, tuple[list[str], Any]] = {}
+    for environment, models in places.items():
+        alike: dict[Any, tuple[list[str], list[Effect]]] = {}
+        for model, theirs in models.items():
+            said = bool(model), tuple((effect.topic, effect.text) for effect in theirs)
+            alike.setdefault(said, ([], theirs))[0].append(model)
+        told = tuple((tuple(names), tuple(theirs)) for names, theirs in alike.values())
+        said_there = bool(environment), tuple((tuple(names), said) for said, (names, _) in alike.items())
+        together.setdefault(said_there, ([], told))[0].append(environment)
+    return [Together(tuple(environments), told) for environments, told in together.values()]
 
 
-def problems(problems: Sequence[Problem], *, color: bool) -> Iterator[str]:
-    """Each as `file:line:column: error: sentence`, which editors and terminals turn into a link."""
+def listed(names: Sequence[str]) -> str:
+    """`a, b, c`; of many, the first ones, and how many more there are."""
+    shown = ", ".join(names[:_NAMES])
+    return f"{shown} and {len(names) - _NAMES} more" if len(names) > _NAMES else shown
+
+
+def problems(problems: Sequence[Problem], *, width: int, color: bool) -> Iterator[str]:
+    """Each begins with `file:line:column: error:`, which editors and terminals turn into a link."""
+    width = max(width, _NARROWEST)
     for problem in problems:
         paint = RED if problem.severity == "error" else YELLOW
         where = clean(f"{problem.file}:{problem.line}:{problem.column}")
-        yield f"{painted(where, BOLD, color)}: {painted(problem.severity, paint, color)}: {clean(problem.message)}"
+        head = f"{painted(where, BOLD, color)}: {painted(problem.severity, paint, color)}:"
+        message, taken = clean(problem.message), width_of(where) + len(problem.severity) + 3
+        if taken < width:
+            first, *more = wrap(f"{'.' * taken} {message}", width, "", "    ")
+            yield f"{head}{first[taken:]}"
+            yield from more
+        else:  # where it is stays whole, or it would be no link
+            yield head
+            yield from wrap(message, width, "    ", "    ")
+        if problem.hint:
+            yield from wrap(f"try: {clean(problem.hint)}", width, "      ", "           ")
         place = clean(problem.pointer)
-        hint = f"      try: {clean(problem.hint)}" if problem.hint else ""
-        if hint:
-            yield hint
-        yield painted(f"      [{problem.rule}]{f' at {place}' if place else ''}", DIM, color)
+        rule = wrap(f"[{problem.rule}]{f' at {place}' if place else ''}", width, "      ", "        ")
+        yield from (painted(line, DIM, color) for line in rule)
 
 
 def verdict(problems: Sequence[Problem], count: int) -> str:
@@ -113,10 +158,10 @@ def verdict(problems: Sequence[Problem], count: int) -> str:
     )
 
 
-def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
+def plan(plan: Plan, base: Base | None = None, *, width: int, color: bool) -> Iterator[str]:
     """What would be done: environment by environment, spec by spec. Unchanged objects are only counted.
 
-    Notes are those of the specs that are shown; all of them are in the JSON.
+    Notes are those of the specs that are shown; all of them are in the JSON. `base`: what stands for the clusters.
     """
     yield from wrapped(headline(plan), "", width, BOLD, color=color)
     if plan.offline:
@@ -126,23 +171,64 @@ def plan(plan: Plan, *, width: int, color: bool) -> Iterator[str]:
     for environment, changes in _by_environment(shown, plan):
         yield ""
         yield painted(environment, BOLD, color)
-        held = {change.held for change in changes}
-        shared = held.pop() if len(held) == 1 else ""
-        if shared == SUSPENDED:
-            yield f"  suspended: nothing is done about {counted(len(changes), 'object')}"
+        if changes and all(change.held == SUSPENDED for change in changes):
+            words = f"suspended: nothing is done about {counted(len(changes), 'object')}"
+            yield from wrap(words, max(width, _NARROWEST), "  ", "    ")
             continue
-        if shared:
-            yield from wrapped(f"held: {clean(shared)}", "  ", width, DIM, color=color)
-        incomplete = any(g.rule == "prune/incomplete" for g in plan.guards if g.environment == environment)
+        marks = held_marks(changes)
+        guards = [guard for guard in plan.guards if guard.environment == environment]
+        incomplete = any(guard.rule == "prune/incomplete" for guard in guards)
         for title, theirs in _by_spec(changes, "asked for by no valid spec" if incomplete else _UNWANTED):
             yield from wrap(title, max(width, _NARROWEST), "  ", "    ")
             for change in theirs:
-                yield from _change(change, shared, width=width, color=color)
-        origins = {change.origin for change in changes}
-        for note in dict.fromkeys(n for n in plan.notes if n.environment == environment and n.origin in origins):
-            yield from wrapped(f"note: {clean(note.text)}", "  ", width, DIM, color=color)
-        for guard in (guard for guard in plan.guards if guard.environment == environment):
-            yield from _guard(guard, width=width, color=color)
+                yield from _change(change, marks.get(change.held, ""), width=width, color=color)
+        limits = {guard.message for guard in guards}
+        for why, mark in marks.items():
+            if why not in limits:
+                yield from wrapped(f"{mark}: {clean(why)}", "  ", width, DIM, color=color)
+        for note in notes_of(plan, environment, changes):
+            yield from wrapped(f"note: {clean(note)}", "  ", width, DIM, color=color)
+        for guard in guards:
+            mark = marks.get(guard.message, "") if len(marks) > 1 else ""
+            yield from _guard(guard, mark, base, width=width, color=color)
+
+
+def held_marks(changes: Iterable[Change]) -> dict[str, str]:
+    """Why something of an environment is held, each reason with the mark of all objects that it holds."""
+    reasons = dict.fromkeys(change.held for change in changes if change.held)
+    return {why: f"held {number}" if len(reasons) > 1 else "held" for number, why in enumerate(reasons, start=1)}
+
+
+def notes_of(plan: Plan, environment: str, changes: Iterable[Change]) -> list[str]:
+    """What is to be known of the specs of these changes, each note once."""
+    origins = {change.origin for change in changes}
+    noted = (note for note in plan.notes if note.environment == environment and note.origin in origins)
+    return list(dict.fromkeys(note.text for note in noted))
+
+
+def shown_fields(change: Change) -> list[FieldChange]:
+    """The fields that a person is shown. All of them are in the JSON.
+
+    Backend by backend and rule by rule, those of a route say once more how its requests move between builds.
+    """
+    return [
+        one
+        for one in change.fields
+        if one.path != _FOR_PROGRAMS and (change.traffic is None or not one.path.startswith("spec.rules"))
+    ]
+
+
+#: What an approval is worth where a commit stands for the clusters.
+ASKED_AGAIN = "That lets this check pass. A run against the cluster asks again, and names an id of its own."
+
+
+def approval(guard: Guard, base: Base | None) -> str:
+    """The command that lifts exactly this limit, for a person who means it; "" where nobody can."""
+    if not guard.approval:
+        return ""
+    against = ["--base", base.ref] if base is not None and base.ref else []
+    preview = ["--dry-run", *against] if base is not None else []
+    return clean(shlex.join(["reconcile", *preview, "--approve", guard.approval]))
 
 
 def headline(plan: Plan) -> str:
@@ -166,12 +252,11 @@ def counted_changes(changes: Sequence[Change]) -> str:
     return ", ".join([*counts, f"{held} held"] if held else counts)
 
 
-def done(done: Done, *, color: bool) -> Iterator[str]:
+def done(done: Done, *, width: int, color: bool) -> Iterator[str]:
     """One line as a thing is done; its message below where something went another way than planned."""
     sign, paint = _OUTCOMES[done.outcome]
     yield f"{painted(f'{sign} {done.outcome:<8}', paint, color)} {clean(str(done.change.id))}"
-    if done.message:
-        yield f"    {clean(done.message)}"
+    yield from wrap(clean(done.message), max(width, _NARROWEST), "    ", "    ")
 
 
 def told(told: Told, *, width: int, color: bool) -> Iterator[str]:
@@ -182,7 +267,7 @@ def told(told: Told, *, width: int, color: bool) -> Iterator[str]:
 def end(report: Report, *, width: int, color: bool) -> Iterator[str]:
     """What a run came to, problems included, so that they are the last thing on the screen."""
     yield ""
-    yield from problems(report.problems, color=color)
+    yield from problems(report.problems, width=width, color=color)
     yield from _troubles(report.trouble, width=width, color=color)
     counts = {outcome: sum(one.outcome is outcome for one in report.done) for outcome in Outcome}
     words = ", ".join(f"{number} {outcome}" for outcome, number in counts.items() if number)
@@ -210,47 +295,55 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _change(change: Change, shared: str, *, width: int, color: bool) -> Iterator[str]:
+def _change(change: Change, mark: str, *, width: int, color: bool) -> Iterator[str]:
     sign, paint = _SIGNS[change.op]
-    yield f"    {painted(f'{sign} {change.id.kind}', paint, color)} {clean(change.id.name)}"
-    for words in _remarks(change, shared):
+    kind, name = f"{sign} {change.id.kind}", clean(change.id.name) + (f" ({mark})" if mark else "")
+    if 5 + width_of(kind) + width_of(name) <= max(width, _NARROWEST):
+        yield f"    {painted(kind, paint, color)} {name}"
+    else:  # a name is one word, and there to be copied
+        yield f"    {painted(kind, paint, color)}"
+        yield f"      {name}"
+    for words in _remarks(change):
         yield from wrapped(words, "        ", width, DIM, color=color)
     for line in change.traffic or ():
         yield from wrap(clean(line), max(width, _NARROWEST), " " * 8, " " * 10)
-    for field in change.fields:
-        # Backend by backend and rule by rule, they say once more how requests move.
-        if change.traffic is None or not field.path.startswith("spec.rules"):
-            yield from _field(field, width=width, color=color)
+    for field in shown_fields(change):
+        yield from _field(field, width=max(width, _NARROWEST), color=color)
 
 
-def _remarks(change: Change, shared: str) -> Iterator[str]:
+def _remarks(change: Change) -> Iterator[str]:
     if change.supersedes is not None:
         yield f"in place of {clean(change.supersedes.name)}"
     if change.superseded_by is not None:
         yield f"when {clean(change.superseded_by.name)} has taken over"
     if change.reason:
         yield clean(change.reason)
-    if change.held and change.held != shared:
-        yield f"held: {clean(change.held)}"
 
 
 def _field(field: FieldChange, *, width: int, color: bool) -> Iterator[str]:
     old, new = values(field)
     path = clean(field.path)
     if old is None:
-        line = f"{path}: {new} (new)"
+        words = f"{new} (new)"
     elif new is None:
-        line = f"{path}: {old} (removed)"
+        words = f"{old} (removed)"
     else:
-        line = f"{path}: {old} -> {new}"
-    if width_of(line) + 8 <= width:
-        yield f"        {line}"
+        words = f"{old} -> {new}"
+    if width_of(f"{path}: {words}") + 8 <= width:
+        yield f"        {path}: {words}"
         return
-    yield from wrap(f"{path}:", max(width, _NARROWEST), " " * 8, " " * 10)
+    *lines, last = wrap(f"{path}:", width, " " * 8, " " * 10)
+    yield from lines
+    if width_of(words) + 11 <= width:
+        # Beside the end of a path that takes several lines, or below one that takes a whole one.
+        beside = width_of(last) + width_of(words) + 1 <= width
+        yield from [f"{last} {words}"] if beside else [last, f"{' ' * 10}{words}"]
+        return
+    yield last
     if old is not None:
-        yield from wrapped(f"- {old}", "          ", width, 31, color=color)
+        yield from wrapped(f"- {old}", "          ", width, RED, color=color)
     if new is not None:
-        yield from wrapped(f"+ {new}", "          ", width, 32, color=color)
+        yield from wrapped(f"+ {new}", "          ", width, GREEN, color=color)
 
 
 def values(field: FieldChange) -> tuple[str | None, str | None]:
@@ -285,11 +378,18 @@ def _by_spec(changes: Sequence[Change], unwanted: str) -> Iterator[tuple[str, li
     yield from groups.items()
 
 
-def _guard(guard: Guard, *, width: int, color: bool) -> Iterator[str]:
-    yield from wrapped(f"! {clean(guard.message)}.", "  ", width, RED, color=color)
-    if guard.approval:
-        # On a line of its own, unbroken: it is there to be copied.
-        yield painted(f"    If that is meant: reconcile --approve {guard.approval}", RED, color)
+def _guard(guard: Guard, mark: str, base: Base | None, *, width: int, color: bool) -> Iterator[str]:
+    words = f"! {f'{mark}: ' if mark else ''}{clean(guard.message)}."
+    yield from wrapped(words, "  ", width, RED, color=color)
+    if command := approval(guard, base):
+        lead = "    If that is meant:"
+        # Unbroken: it is there to be copied.
+        fits = width_of(lead) + width_of(command) + 1 <= max(width, _NARROWEST)
+        yield from (
+            painted(line, RED, color) for line in ([f"{lead} {command}"] if fits else [lead, f"      {command}"])
+        )
+        if base is not None:
+            yield from wrapped(ASKED_AGAIN, "    ", width, DIM, color=color)
 
 
 def _base(base: Base, *, width: int, color: bool) -> Iterator[str]:
@@ -306,16 +406,16 @@ def _base(base: Base, *, width: int, color: bool) -> Iterator[str]:
 
 def _effects(effects: Sequence[Effect], *, width: int, color: bool) -> Iterator[str]:
     if not effects:
-        yield "No model, environment or automation is changed."
-    for environment, models in by_importance(effects):
+        yield from wrapped("No model, environment or automation is changed.", "", width, 0, color=color)
+    for environments, models in by_importance(effects):
         yield ""
-        yield painted(clean(environment) or "in general", BOLD, color)
-        for model, theirs in models:
-            if model:
-                yield f"  {clean(model)}"
+        yield from wrapped(clean(listed(environments)) or "in general", "", width, BOLD, color=color)
+        for names, theirs in models:
+            yield from wrap(clean(listed(names)), max(width, _NARROWEST), "  ", "    ")
             for effect in theirs:
                 sign, paint = _TOPICS.get(effect.topic, ("·", 0))
-                yield from wrapped(f"{sign} {clean(effect.text)}", "    " if model else "  ", width, paint, color=color)
+                indent = "    " if any(names) else "  "
+                yield from wrapped(f"{sign} {clean(effect.text)}", indent, width, paint, color=color)
 
 
 def _troubles(troubles: Sequence[Trouble], *, width: int, color: bool) -> Iterator[str]:

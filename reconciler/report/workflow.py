@@ -6,7 +6,7 @@ ActionCommand.cs). No text of a spec gets to be one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from reconciler.plan import Op
@@ -96,10 +96,12 @@ def _annotations(report: Report) -> Iterator[Annotation]:
             title = f"{done.change.environment}: {done.outcome} {done.change.id}"
             yield _at(done.change.origin, kind, title, done.message)
     for guard in report.plan.guards if report.plan else ():
-        approve = f" If that is meant: reconcile --approve {guard.approval}" if guard.approval else ""
-        yield Annotation("error", f"{guard.environment}: {guard.rule}", f"{guard.message}.{approve}")
+        command = text.approval(guard, report.base)
+        approve = f" If that is meant: {command}" if command else ""
+        again = f"\n{text.ASKED_AGAIN}" if command and report.base is not None else ""
+        yield Annotation("error", f"{guard.environment}: {guard.rule}", f"{guard.message}.{approve}{again}")
     yield from map(_problem, [problem for problem in report.problems if problem.severity != "error"])
-    yield from map(_effect, text.most_important_first(report.effects))
+    yield from _effects(report.effects)
 
 
 def _problem(problem: Problem) -> Annotation:
@@ -108,9 +110,14 @@ def _problem(problem: Problem) -> Annotation:
     return Annotation(kind, problem.rule, f"{problem.message}{hint}", problem.file, problem.line, problem.column)
 
 
-def _effect(effect: Effect) -> Annotation:
-    title = ": ".join(filter(None, (effect.environment, effect.model))) or "all environments"
-    return _at(effect.origin, "notice", title, effect.text)
+def _effects(effects: Iterable[Effect]) -> Iterator[Annotation]:
+    """What is told of several environments or models at one place takes one of the few annotations."""
+    alike: dict[tuple[Origin | None, str], list[Effect]] = {}
+    for effect in text.most_important_first(effects):
+        alike.setdefault((effect.origin, effect.text), []).append(effect)
+    for (origin, words), theirs in alike.items():
+        about = [": ".join(filter(None, (effect.environment, effect.model))) for effect in theirs]
+        yield _at(origin, "notice", text.listed([one or "all environments" for one in about]), words)
 
 
 def _at(origin: Origin | None, kind: str, title: str, message: str) -> Annotation:

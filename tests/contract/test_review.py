@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from reconciler import offline, policy, review
+from reconciler.offline import Rules
 from reconciler.plan import Op
 from reconciler.report import ExitCode, Report, exit_code
+from reconciler.report import text as printed
 from reconciler.source.checkout import CheckoutError, TooShallowError
 from tests.contract.git_servers import git
 
@@ -137,7 +139,47 @@ def test_what_is_gone_is_deleted_and_the_limits_on_that_are_foreseen(checkout: P
     held = {change.held for change in report.plan.changes if change.op is Op.DELETE}
     assert held == {"6 of 18 objects of production would be deleted, more than 20%"}
     assert exit_code(report) is ExitCode.BLOCKED
-    assert not any(guard.approval for guard in report.plan.guards), "only the cluster's own plan has an id to approve"
+
+
+def test_who_means_it_approves_exactly_what_a_limit_holds(checkout: Path) -> None:
+    Path("specs/fraud.yaml").unlink()
+
+    def approved(*ids: str) -> Report:
+        return review.preview([Path("specs")], "main", None, (), Rules(approvals=frozenset(ids)))
+
+    report = approved()
+    assert report.plan is not None
+    (guard,) = report.plan.guards
+    page = "\n".join(printed.report(report, width=80, color=False))
+    assert f"reconcile --dry-run --base main --approve {guard.approval}" in page
+
+    lifted = approved(guard.approval, "a-word-that-rules-may-ask-for")
+    assert exit_code(lifted) is ExitCode.FINE
+    assert lifted.plan is not None
+    assert not lifted.plan.guards
+    assert not any(change.held for change in lifted.plan.changes)
+
+    edit("memory: 1Gi", "memory: 2Gi")
+    assert exit_code(approved(guard.approval)) is ExitCode.FINE, "what else is in the branch needs no other approval"
+    Path("specs/churn.yaml").unlink()
+    other = approved(guard.approval)
+    assert exit_code(other) is ExitCode.BLOCKED, "more is deleted than somebody has approved"
+    assert other.plan is not None
+    assert "what was approved is another plan" in other.plan.guards[0].message
+
+
+def test_the_traffic_of_a_protected_variation_is_moved_where_somebody_approves_it(checkout: Path) -> None:
+    edit("build: fraud-1}", "build: fraud-1, protected: true}", "fraud.yaml")
+    commit(checkout, "protected")
+    other = "{model: fraud, name: other, environments: [production], build: fraud-1, traffic: [{weight: 60}]}"
+    edit("protected: true}", f"protected: true, traffic: [{{weight: 40}}]}}\n  - {other}", "fraud.yaml")
+    report = compare("change")
+    assert exit_code(report) is ExitCode.BLOCKED
+    assert report.plan is not None
+    (guard,) = report.plan.guards
+    assert guard.rule == "variation/protected"
+    lifted = review.preview([Path("specs")], "change", None, (), Rules(approvals=frozenset([guard.approval])))
+    assert exit_code(lifted) is ExitCode.FINE
 
 
 def test_a_spec_that_broke_is_no_deletion(checkout: Path) -> None:

@@ -52,7 +52,7 @@ def test_the_import_is_as_expected(case: str, update: bool) -> None:
 
 def _said(result: Imported) -> str:
     lines = [
-        *text.problems((*result.told, *result.problems), color=False),
+        *text.problems((*result.told, *result.problems), width=1000, color=False),
         *(f"secret {secret.name}, key {secret.key}: {secret.place}" for secret in result.secrets),
         f"{dict(result.counts)}, {result.others} others, {'whole' if result.is_whole else 'not whole'}",
     ]

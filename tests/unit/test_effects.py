@@ -143,7 +143,7 @@ def test_a_threshold_is_told_with_what_it_was() -> None:
 def test_a_threshold_of_sql_is_a_question() -> None:
     query = "select max(value) from build_metrics where model = :model"
     (found,) = said(('threshold: "0.9"', f"direction: ABOVE_OR_EQUALS, threshold: '{query}'"))
-    assert f"a build is promoted when its f1 is at least the answer of {query}; before" in found
+    assert f"a build is promoted when its f1 is at least the answer of `{query}`; before" in found
 
 
 def test_a_variation_that_an_automation_implies_takes_the_place_of_one_that_was_written() -> None:
@@ -162,18 +162,18 @@ def test_no_gate_at_all_is_said() -> None:
 @pytest.mark.parametrize(
     ("trigger", "words"),
     [
-        ('{scheduled: {cron: "0 4 * * *", time_zone: Europe/Berlin}}', "at 0 4 * * * (Europe/Berlin)"),
+        ('{scheduled: {cron: "0 4 * * *", time_zone: Europe/Berlin}}', "at `0 4 * * *` (Europe/Berlin)"),
         ("{scheduled: {interval: Daily}}", "daily"),
         ("{scheduled: {interval: 6h}}", "every 6h"),
         ("{git: {paths: [churn, shared]}}", "on new commits that change churn and shared"),
         ("manual", "when a person asks"),
-        ('{metric: {sql_query: "select 1", threshold: "3"}}', "when the answer of select 1 is above 3"),
+        ('{metric: {sql_query: "select 1", threshold: "3"}}', "when the answer of `select 1` is above 3"),
     ],
 )
 def test_when_it_is_built(trigger: str, words: str) -> None:
     (found,) = said(('{scheduled: {cron: "0 3 * * *"}}', trigger))
     assert f"nightly runs {words}" in found
-    assert "; before, at 0 3 * * * (UTC)" in found
+    assert "; before, at `0 3 * * *` (UTC)" in found
 
 
 def test_pods_and_variables_are_told_by_their_fields_and_what_names_a_credential_is_hidden() -> None:
@@ -346,9 +346,9 @@ def test_queries_that_differ_at_their_ends_or_by_blanks_are_told_apart() -> None
     names = ", ".join(f"'metric-{number}'" for number in range(12))
     query = f"select max(value) from build_metrics where name in ({names}) and value > "
     (found,) = of(gate(f"{query}1"), gate(f"{query}2"))
-    assert found.startswith("nightly: threshold …")
-    assert found.endswith(f"and value > 2 ({len(query) + 1} characters)")
-    assert of(gate("select 1"), gate("select  1")) == ['nightly: threshold "select 1" -> "select  1"']
+    assert found.startswith("nightly: threshold `…")
+    assert found.endswith(f"and value > 2` ({len(query) + 1} characters)")
+    assert of(gate("select 1"), gate("select  1")) == ['nightly: threshold `"select 1"` -> `"select  1"`']
 
 
 def test_items_of_a_list_are_told_one_by_one() -> None:
@@ -370,7 +370,7 @@ def test_the_name_of_a_gateway_is_no_name_for_people() -> None:
 def test_an_automation_of_another_model_goes_from_the_one_and_is_new_in_the_other() -> None:
     found = said(("    - name: nightly\n      model: churn", "    - name: nightly\n      model: fraud"))
     assert "staging/churn: automation nightly goes: nothing is built by it any more" in found
-    assert "staging/fraud: automation nightly is new, and runs at 0 3 * * * (UTC)" in found
+    assert "staging/fraud: automation nightly is new, and runs at `0 3 * * *` (UTC)" in found
 
 
 def test_what_predicts_on_files_says_on_which_and_whether_it_is_on() -> None:

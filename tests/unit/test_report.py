@@ -78,6 +78,37 @@ class TestText:
         held = [change(target=DEPLOYMENT._replace(name=name), held="for some reason") for name in "ab"]
         assert shown(*held).count("held: for some reason") == 1
 
+    def test_objects_are_marked_where_they_are_held_for_several_reasons(self):
+        names = {"a": "for some reason", "b": GUARD.message, "c": "for some reason", "d": ""}
+        changes = [change(target=DEPLOYMENT._replace(name=name), held=why) for name, why in names.items()]
+        page = shown(*changes, guards=[GUARD]).splitlines()
+        assert [line for line in page if "Deployment" in line] == [
+            "    + Deployment a (held 1)",
+            "    + Deployment b (held 2)",
+            "    + Deployment c (held 1)",
+            "    + Deployment d",
+        ]
+        assert "  held 1: for some reason" in page
+        assert f"  ! held 2: {GUARD.message}." in page
+
+    def test_a_name_is_whole_on_a_line_of_its_own_where_it_does_not_fit(self):
+        name = "a-" * 30 + "a"
+        assert shown(change(target=DEPLOYMENT._replace(name=name)), width=60).splitlines()[-2:] == [
+            "    + Deployment",
+            f"      {name}",
+        ]
+
+    def test_a_long_path_wraps_where_its_steps_begin(self):
+        path = "spec.rules[audience-california].backendRefs[churn-default-90c7c616].weight"
+        assert shown(change(Op.CHANGE, fields=(FieldChange(path, 9000, 8000),))).splitlines()[-2:] == [
+            "        spec.rules[audience-california].backendRefs[churn-default-90c7c616]",
+            "          .weight: 9000 -> 8000",
+        ]
+
+    def test_the_hash_of_a_route_s_shares_is_for_programs(self):
+        field = FieldChange("metadata.annotations[trueup.dev/shares]", "309c1cc252715f49", "c6ae7ce4313cbd8c")
+        assert "shares" not in shown(change(Op.CHANGE, fields=(field,)))
+
     def test_a_suspended_environment_is_one_line_and_nothing_to_do(self):
         held = [change(target=DEPLOYMENT._replace(name=name), held=plan.SUSPENDED) for name in "ab"]
         assert shown(*held, change(Op.UNCHANGED)).splitlines() == [
@@ -104,7 +135,7 @@ class TestText:
         assert not {"\x1b", "\x07", "\u202e"} & set(page)
 
     def test_a_problem_is_a_link_with_its_fix_below(self):
-        assert list(text.problems([PROBLEM], color=False)) == [
+        assert list(text.problems([PROBLEM], width=80, color=False)) == [
             "specs/a.yaml:3:7: error: this is no number",
             "      try: write 5",
             "      [schema/type] at /spec/builds/0",

@@ -48,11 +48,37 @@ class TestText:
             Effect("production", "a", Topic.REMOVED, "4"),
         )
         order = [
-            (environment, model, [effect.text for effect in theirs])
-            for environment, models in text.by_importance(effects)
-            for model, theirs in models
+            (*environments, *models, *(effect.text for effect in theirs))
+            for environments, there in text.by_importance(effects)
+            for models, theirs in there
         ]
-        assert order == [("production", "a", ["4", "3"]), ("staging", "b", ["2"]), ("staging", "a", ["1"])]
+        assert order == [("production", "a", "4", "3"), ("staging", "b", "2"), ("staging", "a", "1")]
+
+    def test_what_happens_in_several_places_alike_is_told_once(self):
+        places = [f"cluster-{number}" for number in range(30)]
+        words = "not compared: its specs are wrong"
+        effects = [Effect(place, model, Topic.UNREAD, words) for place in places for model in "ab"]
+        effects.append(Effect("other", "a", Topic.SCALING, "scales"))
+        page = shown(Report(effects=tuple(effects)))
+        assert page == [
+            "",
+            "cluster-0, cluster-1, cluster-2, cluster-3, cluster-4, cluster-5, cluster-6,",
+            "  cluster-7, cluster-8, cluster-9, cluster-10, cluster-11 and 18 more",
+            "  a, b",
+            "    ? not compared: its specs are wrong",
+            "",
+            "other",
+            "  a",
+            "    · scales",
+            "",
+        ]
+
+    def test_what_is_about_no_model_or_no_environment_stands_apart(self):
+        effects = tuple(Effect(place, model, Topic.TRAFFIC, "x") for place in ("", "p") for model in ("", "m"))
+        assert shown(Report(effects=effects)) == [
+            *("", "in general", "  · x", "  m", "    · x"),
+            *("", "p", "  · x", "  m", "    · x", ""),
+        ]
 
     def test_a_share_stays_with_its_per_cent(self):
         effects = (Effect("production", "churn", Topic.TRAFFIC, "everybody else: default 90 % -> 50 %, b 10 %"),)
@@ -63,15 +89,14 @@ class TestText:
         effects = (Effect("\x1b]0;x\x07", "\u202e", Topic.TRAFFIC, "\x1b[31m"),)
         assert not {"\x1b", "\x07", "\u202e"} & set("".join(shown(Report(base=base, effects=effects))))
 
-    @pytest.mark.parametrize("width", [80, 40])
+    @pytest.mark.parametrize("width", [80, 60, 40])
     def test_lines_fit_the_terminal(self, width):
         report = of_a_pull_request()
-        without = Report(plan=report.plan, base=report.base, effects=report.effects)
         end = Report(plan=report.plan, done=of_a_run().done, trouble=of_a_run().trouble)
-        lines = [*shown(without, width), *text.end(end, width=width, color=False)]
+        lines = [*shown(report, width), *text.end(end, width=width, color=False)]
         wide = [line for line in lines if columns.width_of(line) > width]
-        # What is there to be copied is whole. (A problem is one line too: editors and terminals make a link of it.)
-        assert all("reconcile --approve" in line for line in wide)
+        # What is there to be copied is whole.
+        assert all(line.lstrip().startswith("reconcile ") and "--approve" in line for line in wide)
 
 
 class TestValues:
@@ -95,11 +120,12 @@ class TestColumns:
     def test_a_line_breaks_where_the_terminal_is_full(self):
         assert list(columns.wrap("モデル モデル モデル", 14)) == ["モデル モデル", "モデル"]
 
-    def test_a_word_that_is_wider_than_a_line_is_cut_behind_a_joint(self):
+    def test_a_word_that_is_wider_than_a_line_is_cut_at_a_joint(self):
         assert list(columns.wrap("spec.template.spec.containers", 20, "", "  ")) == [
-            "spec.template.spec.",
-            "  containers",
+            "spec.template.spec",
+            "  .containers",
         ]
+        assert list(columns.wrap("specs/variations/churn.yaml", 20, "", "  ")) == ["specs/variations/", "  churn.yaml"]
 
     def test_spaces_between_words_stay(self):
         assert list(columns.wrap("variation a  specs/a.yaml:3", 80, "  ")) == ["  variation a  specs/a.yaml:3"]
@@ -117,7 +143,7 @@ class TestMachine:
     def test_a_document_fits_the_published_schema(self, report, form):
         document = yaml.safe_load(machine.report(report, form))
         jsonschema.Draft202012Validator(SCHEMA).validate(document)
-        assert document["format_version"] == "1.1"
+        assert document["format_version"] == "1.2"
 
     def test_the_schema_knows_every_topic_in_order_of_importance(self):
         assert SCHEMA["$defs"]["effect"]["properties"]["topic"]["enum"] == [topic.value for topic in Topic]

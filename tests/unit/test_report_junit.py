@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from reconciler import plan
 from reconciler.plan import Change, Op
-from reconciler.report import Done, Outcome, Report, Trouble, junit
+from reconciler.report import Done, Effect, Outcome, Report, Topic, Trouble, junit
 from tests.sample_report import CHURN, CREATED, ERROR, FRAUD, WARNING, of_a_pull_request, of_a_run, of_nothing
 
 SCHEMA = xmlschema.XMLSchema(Path(__file__).parents[1] / "golden" / "outputs" / "junit.xsd")
 
 
 def cases(report, *specs):
-    """(suite, case) -> the element."""
-    root = ElementTree.fromstring(junit.report(report, specs))
+    """(suite, case) -> the element, where these specs are valid."""
+    root = ElementTree.fromstring(junit.report(replace(report, specs=specs)))
     return {(suite.get("name"), case.get("name")): case for suite in root for case in suite}
 
 
@@ -114,4 +114,26 @@ def test_any_text_becomes_a_document_that_can_be_read(name, message, file):
     problem = replace(ERROR, file=file, message=message, rule="a/b")
     done = Done(change, Outcome.FAILED, message)
     report = Report((problem,), plan.Plan((change,)), (done,), (Trouble(name, message),))
-    SCHEMA.validate(junit.report(report, [origin]))
+    SCHEMA.validate(junit.report(replace(report, specs=(origin,))))
+
+
+def test_a_spec_of_a_dry_run_that_changes_nothing_is_a_case_that_passes():
+    found = cases(of_nothing(), FRAUD)
+    assert len(found["specs/fraud.yaml", "variation fraud/default"]) == 0
+
+
+def test_what_changes_is_told_by_a_case_of_each_model_in_its_environment():
+    found = cases(of_a_pull_request())
+    case = found["environment staging", "model churn"]
+    assert case.find("failure") is None
+    assert case.find("system-out").text.splitlines() == [
+        "build: build churn-2 (3f9a1c2e) is built, from https://git.example/ml#churn",
+        "scaling: default: auto_scale_config.max_replica_count 4 -> 8",
+    ]
+    assert ("all environments", "model churn") in found
+
+
+def test_a_model_of_which_nothing_is_known_is_skipped():
+    unread = Effect("", "churn", Topic.UNREAD, "not compared: its specs are wrong")
+    case = cases(Report(effects=(unread,)))["all environments", "model churn"]
+    assert case.find("skipped").get("message") == "not compared: its specs are wrong"

@@ -11,7 +11,6 @@ from reconciler.cli.common import Format
 from reconciler.cli.printing import command_for_all, print_end, print_problems, print_report
 from reconciler.report import Report, markdown
 from reconciler.report.places import Places
-from renderers.catalog import Catalog
 from tests.sample_report import ERROR, of_a_pull_request, of_a_run
 
 
@@ -28,7 +27,7 @@ def test_every_form_is_for_previews_runs_and_validation(output, capsys):
     assert "specs/churn.yaml" in capsys.readouterr().out
     print_end(of_a_run(), output, detailed=False)
     assert "specs/churn.yaml" in capsys.readouterr().out
-    print_problems(Report((ERROR,)), output, Catalog())
+    print_problems(Report((ERROR,)), output)
     assert "The weight 140 is more than 100." in capsys.readouterr().out.replace("\\", "")
 
 

@@ -11,10 +11,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reconciler.report import Report, Trouble, sarif
+from reconciler import plan
+from reconciler.report import Base, Report, Trouble, sarif
 from reconciler.report.places import Places
 from schemas.problem import Problem
-from tests.sample_report import ERROR, OF_POLICY, WARNING, of_a_pull_request, of_a_run, of_nothing
+from tests.sample_report import (
+    CHANGED,
+    COMMIT,
+    ERROR,
+    GUARD,
+    OF_POLICY,
+    WARNING,
+    of_a_pull_request,
+    of_a_run,
+    of_nothing,
+)
 
 PLACES = Places("/work/ml/team", "/work/ml")
 SCHEMA = jsonschema.Draft4Validator(
@@ -123,6 +134,22 @@ def test_what_a_policy_and_a_cluster_refuse_are_results_too():
     rules = {result["ruleId"] for result in run(of_a_pull_request())["results"]}
     assert {OF_POLICY.rule, "cluster/refused"} <= rules
     assert "cluster/failed" in {result["ruleId"] for result in run(of_a_run())["results"]}
+
+
+def test_a_limit_is_a_result_at_the_spec_whose_change_it_holds():
+    held = replace(CHANGED, held=GUARD.message)
+    [result] = run(Report(plan=plan.assemble([held], guards=[GUARD]), base=Base("main", COMMIT)))["results"]
+    assert result["ruleId"] == "prune/all"
+    assert "reconcile --dry-run --base main --approve 5d2a91bc0e7f" in result["message"]["text"]
+    location = result["locations"][0]["physicalLocation"]
+    assert (location["artifactLocation"]["uri"], location["region"]["startLine"]) == ("team/specs/churn.yaml", 4)
+
+
+def test_a_limit_on_what_no_spec_asks_for_is_a_notification():
+    found = run(of_a_pull_request())
+    assert "prune/all" not in {result["ruleId"] for result in found["results"]}
+    [told] = found["invocations"][0]["toolExecutionNotifications"]
+    assert told["message"]["text"].startswith("production: all 3 objects of production would be deleted. If that")
 
 
 def test_a_cluster_that_does_not_answer_is_told_of_the_run():

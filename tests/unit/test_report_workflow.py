@@ -101,6 +101,12 @@ def test_the_most_important_effects_are_the_annotations():
     assert commands(Report(effects=tuple(effects)))[0].endswith("::goes")
 
 
+def test_what_happens_in_several_places_alike_is_one_annotation():
+    effects = tuple(Effect(place, "churn", Topic.TRAFFIC, "moves", CHURN) for place in ("eu", "us"))
+    [line] = commands(Report(effects=effects))
+    assert parsed(line)[1]["title"] == "eu: churn, us: churn"
+
+
 def test_what_a_cluster_refuses_and_where_a_limit_is_reached_are_errors():
     titles = [parsed(line)[1]["title"] for line in commands(of_a_pull_request(), "error")]
     assert titles[2:] == ["staging: refused ScaledObject/prod/fraud-default", "production: prune/all"]
@@ -147,7 +153,8 @@ def test_no_text_of_a_spec_becomes_a_command(file, message, name):
     problems = [replace(ERROR, file=file, message=message, rule=name, hint=message, line=n + 1) for n in range(12)]
     origin = CHURN._replace(file=file, name=name)
     change = Change(Op.REFUSED, CREATED.id._replace(name=name), "production", origin, reason=message)
-    effects = tuple(Effect(name, message, Topic.TRAFFIC, message, origin) for _ in range(12))
+    origins = (origin._replace(line=n + 1) for n in range(12))
+    effects = tuple(Effect(name, message, Topic.TRAFFIC, message, one) for one in origins)
     made = plan.assemble([change], guards=[Guard(name, "prune/all", message)])
     report = Report(tuple(problems), made, trouble=(Trouble(name, message),), effects=effects)
     found = [parsed(line) for line in lines(report)]
