@@ -7,6 +7,7 @@ never part of a shell's text, because whoever opens a pull request chooses some 
     TRUEUP_OUT             the folder for what is made: plan.json, plan.md, and junit.xml for GitLab
     TRUEUP_PATHS           spec files and folders, one on a line; "": specs/, or the folder
     TRUEUP_BASE            what is compared with; "": what the pull request goes into. Without one: the whole plan
+    TRUEUP_APPROVE         the ids of limits that people mean to pass, with blanks or lines between them; "": none
     TRUEUP_POLICY          a file of rules; "": .trueup-policy.yaml, if it is there
     TRUEUP_DIRECTORY       where `reconcile` runs; "": here
     TRUEUP_SARIF_FILE      a file to write, from here; "": none
@@ -69,7 +70,7 @@ def arguments(here: Mapping[str, str]) -> list[str]:
     asked = ["--dry-run", "--detailed-exitcode", *(f"--file={path}" for path in paths if path)]
     for option, value in (("base", base(here)), ("policy", here.get("TRUEUP_POLICY"))):
         asked += [f"--{option}={value}"] if value else []
-    return asked
+    return [*asked, *(f"--approve={name}" for name in here.get("TRUEUP_APPROVE", "").split())]
 
 
 def base(here: Mapping[str, str]) -> str:

@@ -118,6 +118,7 @@ class Review:
         self._base, self._head, self._ref, self._commit = base, head, ref, commit
         before = rules if before is None else before
         self._of_rules = tuple(_effects(before, rules))
+        self._beside = _unlike(before, rules)
         self._broken_before = tuple(problem for problem in before.problems if problem.severity == "error")
         # A spec that breaks a rule is shown with what it would do: that is what the rule is about.
         self._rules = replace(rules.beside(before), enforce=False)
@@ -164,7 +165,12 @@ class Review:
         return Report(
             problems=policy.summed((*after.problems, *judged.problems, *self._rules.problems)),
             plan=replace(planned, changes=judged.changes),
-            base=Base(self._ref, self._commit, tuple(differing), (*before.errors, *self._broken_before)),
+            base=Base(
+                self._ref,
+                self._commit,
+                tuple(sorted({*differing, *_unreadable(base, head), *self._beside})),
+                (*before.errors, *self._broken_before),
+            ),
             effects=tuple(one for one in found if _is_meant(one.environment, only)),
             specs=after.catalog.origins,
         )
@@ -312,6 +318,20 @@ def _part(catalog: Catalog, models: Collection[str]) -> Catalog:
 def _differing(base: Mapping[str, bytes], head: Mapping[str, bytes]) -> list[str]:
     """The files that are not the same on both sides, in order of name."""
     return sorted(name for name in base.keys() | head.keys() if base.get(name) != head.get(name))
+
+
+def _unreadable(base: Files, head: Files) -> Iterator[str]:
+    """The files that could not be read on one side only, or in another way: they differ, and nobody knows in what."""
+    found = {problem.file for problem in {*base.problems} ^ {*head.problems}}
+    yield from (name for name in found if files.is_spec(Path(name).name))
+
+
+def _unlike(before: Policy, after: Policy) -> frozenset[str]:
+    """The files with rules, where these are not the same."""
+    if not [*policy.differing(before, after)] and before.problems == after.problems:
+        return frozenset()
+    rules = {rule.file for side in (before, after) for rule in side.rules}
+    return frozenset(rules | {problem.file for side in (before, after) for problem in side.problems})
 
 
 def _is_meant(environment: str, only: Collection[str]) -> bool:

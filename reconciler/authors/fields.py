@@ -27,6 +27,9 @@ ANY_KEY = "NAME"
 
 _NOTHING = object()
 
+#: How the name of a promotion ends: its build, and which attempt it is.
+_PROMOTION = re.compile(r"\.[0-9a-f]{8}-[0-9]+$")
+
 
 class NoFieldError(ValueError):
     """A path leads to no field: a sentence, with what may have been meant."""
@@ -167,7 +170,7 @@ def is_path(text: str) -> bool:
     that is called like a kind is none: it ends with a build and an attempt.
     """
     steps = _steps(text)
-    if not steps or re.search(r"\.[0-9a-f]{8}-[0-9]+$", text):
+    if not steps or _PROMOTION.search(text):
         return False
     return steps[0] in ("document", "api_version", "spec", "policy") or _one_of(steps[0]) in kinds()
 
@@ -191,6 +194,19 @@ def find(text: str) -> Field:
             raise NoFieldError(_no_field(step, field))
         field = below
     return field
+
+
+def why_none(text: str) -> str:
+    """Why a text whose first word is no kind leads to no field, with what was probably meant; "" for a promotion."""
+    if _PROMOTION.search(text):
+        return ""
+    if near := meant(text):
+        return f"there is no field {text!r}; write {near}"
+    try:
+        find(text)
+    except NoFieldError as error:
+        return str(error)
+    return ""
 
 
 def meant(text: str) -> str:

@@ -92,6 +92,8 @@ def _replace(path: Path, old: bytes, new: bytes) -> bool:
 
 # -- a new repository -----------------------------------------------------------------------------------------------
 
+#: What git may take for one step.
+SECONDS = 60.0
 #: What the address of a repository may hold (`git_uri` in the schema).
 _ADDRESS = re.compile(r"/[A-Za-z0-9_.~/-]+")
 
@@ -111,6 +113,8 @@ def begin(folder: Path) -> list[str]:
     except subprocess.CalledProcessError as error:
         said = (error.stderr or "").strip().splitlines()
         raise InTheWayError(f"git says: {said[-1] if said else 'nothing, and has failed'}") from None
+    except subprocess.TimeoutExpired as error:
+        raise InTheWayError(f"git has not answered within {error.timeout:g} s") from None
     except FileNotFoundError as error:
         if error.filename == "git":
             raise InTheWayError("git is not installed") from None
@@ -202,6 +206,6 @@ def _run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=SECONDS,
         check=False,
     )

@@ -37,6 +37,7 @@ from reconciler.cli.common import (
     mirrors_of,
     now,
     paths_of,
+    piped,
     rules_of,
     warn,
     write,
@@ -129,6 +130,7 @@ def reconcile(
     if ctx.invoked_subcommand is not None:
         _refuse_given(ctx)
         return
+    _refuse_empty(base=base, head=head)
     # Ignored, each of these would do more than was asked for.
     if live and not dry_run:
         fail("--live goes with --dry-run", code=1)
@@ -225,7 +227,7 @@ def render(
             bodies += [manifest.body for manifest in unit.manifests]
     write(machine.manifests(bodies, output.value))
     report = Report(tuple(sorted(problems)))
-    for line in text.problems(report.problems, width=columns(), color=colors(sys.stderr)):
+    for line in text.problems(report.problems, width=columns(), color=colors(sys.stderr), whole=piped(sys.stderr)):
         sys.stderr.write(line + "\n")
     _end(report)
 
@@ -357,6 +359,15 @@ def _refuse_given(ctx: typer.Context) -> None:
     given = [f"--{name.replace('_', '-')}" for name, where in sources.items() if where and where.name == "COMMANDLINE"]
     if given:
         fail(f"{', '.join(given)}: options come after the command: reconcile {ctx.invoked_subcommand} ...", code=1)
+
+
+def _refuse_empty(**refs: str | None) -> None:
+    for name, ref in refs.items():
+        if ref == "":
+            fail(
+                f"--{name} wants a branch, a tag or a commit, and got nothing: is a variable of the CI job empty?",
+                code=1,
+            )
 
 
 def _request(

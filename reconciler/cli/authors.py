@@ -22,6 +22,7 @@ from reconciler.cli.common import (
     epilog,
     fail,
     paths_of,
+    piped,
     write,
     write_lines,
 )
@@ -104,14 +105,12 @@ def explain(
     """
     from reconciler.authors import explained, fields
 
+    if not name.strip():
+        fail("name a field, such as variation.traffic, or a promotion", code=1)
     if not fields.is_path(name):
-        try:
-            records.explain(name, output=output, home=home, kubeconfig=kubeconfig, context=context)
-        except typer.Exit as end:
-            # What was meant may be a field with a slip in its first word, for which no cluster is needed.
-            if end.exit_code and (meant := fields.meant(name)):
-                sys.stderr.write(f"reconcile: if a field was meant: reconcile explain {meant}\n")
-            raise
+        # What was meant may be a field with a slip in its first word, for which no cluster is needed.
+        no_field = fields.why_none(name)
+        records.explain(name, output=output, home=home, kubeconfig=kubeconfig, context=context, otherwise=no_field)
         return
     try:
         field = fields.find(name)
@@ -200,7 +199,7 @@ def _tell(problems: tuple[Problem, ...]) -> None:
     if problems:
         from reconciler.report import text
 
-        for line in text.problems(problems, width=columns(), color=colors(sys.stderr)):
+        for line in text.problems(problems, width=columns(), color=colors(sys.stderr), whole=piped(sys.stderr)):
             sys.stderr.write(line + "\n")
 
 

@@ -142,6 +142,11 @@ def columns() -> int:
     return shutil.get_terminal_size((100, 24)).columns
 
 
+def piped(stream: object) -> bool:
+    """Whether no person sees it as it is printed, as far as that is known: `| grep` finds what is on one line."""
+    return "COLUMNS" not in os.environ and not getattr(stream, "isatty", bool)()
+
+
 def write_lines(lines: Iterable[str]) -> None:
     write("".join(f"{line}\n" for line in lines))
 

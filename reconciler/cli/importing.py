@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reconciler.cli.common import colors, columns, epilog, fail, write, write_lines
+from reconciler.cli.common import colors, columns, epilog, fail, piped, write, write_lines
 
 if TYPE_CHECKING:
     from reconciler.importing import Imported
@@ -78,7 +78,7 @@ def import_(
     result = convert(given.content, options, there.content, folder=folder, split=output is not None)
     stream = sys.stdout if output is not None else sys.stderr
     told = (*given.problems, *result.told, *result.problems)
-    for line in text.problems(told, width=columns(), color=colors(stream)):
+    for line in text.problems(told, width=columns(), color=colors(stream), whole=piped(stream)):
         stream.write(f"{line}\n")
     if output is not None:
         _write_files(output, result.files)

@@ -48,18 +48,23 @@ class Opened:
 
 @contextmanager
 def records_opened(
-    home: Path | None, kubeconfig: str | None, context: str | None, catalog: Catalog | None = None
+    home: Path | None, kubeconfig: str | None, context: str | None, catalog: Catalog | None = None, otherwise: str = ""
 ) -> Iterator[Opened]:
     """The records of the cluster that the specs name; without specs, those of the embedded data plane if it runs
     here, and otherwise those of the kubeconfig's cluster.
     """
-    with clusters_opened(home, kubeconfig, context) as clusters:
+    with clusters_opened(home, kubeconfig, context, otherwise) as clusters:
         yield Opened(clusters, home_plane(clusters, catalog))
 
 
 @contextmanager
-def clusters_opened(home: Path | None, kubeconfig: str | None, context: str | None) -> Iterator[Clusters]:
-    """The clusters. What is in the way ends the command with a sentence."""
+def clusters_opened(
+    home: Path | None, kubeconfig: str | None, context: str | None, otherwise: str = ""
+) -> Iterator[Clusters]:
+    """The clusters. What is in the way ends the command with a sentence.
+
+    `otherwise`: what is wrong with what was asked for, unless it is in a cluster; "" where it can be nowhere else.
+    """
     from reconciler.cluster import ApiError, KubeconfigError
     from reconciler.decisions import NotMeantError
     from reconciler.outside import OutsideError
@@ -69,12 +74,15 @@ def clusters_opened(home: Path | None, kubeconfig: str | None, context: str | No
         try:
             yield clusters
         except (NotMeantError, RecordError) as error:
-            fail(str(error), code=1)
+            fail(f"{error}{otherwise and f'; {otherwise}'}", code=1)
         except KubeconfigError as error:
             hint = "" if kubeconfig else "; or start a data plane on this machine: reconcile up"
+            if otherwise and not kubeconfig:
+                # Nobody has named a cluster, so it was hardly about one.
+                fail(f"{otherwise}. Promotions are in a cluster, and there is none: {error}", code=1)
             fail(f"{error}{hint}", code=3)
         except (ApiError, OutsideError) as error:
-            fail(str(error), code=3)
+            fail(f"{error}{otherwise and f'; {otherwise}'}", code=3)
 
 
 def home_plane(clusters: Clusters, catalog: Catalog | None) -> DataPlane:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.cli.common import Format, colors, columns, write, write_lines
+from reconciler.cli.common import Format, colors, columns, piped, write, write_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ def print_report(report: Report, output: Format, *, detailed: bool) -> None:
     from reconciler.report import text
 
     if output is Format.TEXT:
-        write_lines(text.report(report, width=columns(), color=colors(sys.stdout)))
+        write_lines(text.report(report, width=columns(), color=colors(sys.stdout), whole=piped(sys.stdout)))
     else:
         _print_document(report, output, detailed=detailed)
 
@@ -32,7 +32,7 @@ def print_end(report: Report, output: Format, *, detailed: bool) -> None:
     from reconciler.report import text
 
     if output is Format.TEXT:
-        write_lines(text.end(report, width=columns(), color=colors(sys.stdout)))
+        write_lines(text.end(report, width=columns(), color=colors(sys.stdout), whole=piped(sys.stdout)))
     else:
         _print_document(report, output, detailed=detailed)
 
@@ -42,7 +42,7 @@ def print_problems(report: Report, output: Format) -> None:
     from reconciler.report import text
 
     if output is Format.TEXT:
-        write_lines(text.problems(report.problems, width=columns(), color=colors(sys.stdout)))
+        write_lines(text.problems(report.problems, width=columns(), color=colors(sys.stdout), whole=piped(sys.stdout)))
         write_lines([text.verdict(report.problems, len(report.specs))])
     else:
         _print_document(report, output)

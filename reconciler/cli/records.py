@@ -198,11 +198,15 @@ def explain(
     home: Home = None,
     kubeconfig: Kubeconfig = None,
     context: KubeContext = None,
+    otherwise: str = "",
 ) -> None:
-    """Why a promotion stands where it stands: the verdicts with their evidence, who decided, how far it got."""
+    """Why a promotion stands where it stands: the verdicts with their evidence, who decided, how far it got.
+
+    `otherwise`: why the name is none of anything else that can be explained.
+    """
     from reconciler import decisions, story
 
-    with records_opened(home, kubeconfig, context) as opened:
+    with records_opened(home, kubeconfig, context, otherwise=otherwise) as opened:
         ledger = opened.ledger
         found = decisions.find(ledger.promotions, promotion)
     build = ledger.build(found.spec.build)

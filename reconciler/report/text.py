@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -58,14 +59,14 @@ _TOPICS = {Topic.UNREAD: ("?", YELLOW), Topic.REMOVED: ("-", RED)}
 _IMPORTANCE = {topic: number for number, topic in enumerate(Topic)}
 
 
-def report(report: Report, *, width: int, color: bool) -> Iterator[str]:
-    """All of a preview: what a change does, problems, the plan, what is in the way."""
+def report(report: Report, *, width: int, color: bool, whole: bool = False) -> Iterator[str]:
+    """All of a preview: what a change does, problems, the plan, what is in the way. `whole`: as in `problems`."""
     if report.base is not None:
         yield from _base(report.base, width=width, color=color)
     if report.base is not None or report.effects:
         yield from _effects(report.effects, width=width, color=color)
         yield ""
-    yield from problems(report.problems, width=width, color=color)
+    yield from problems(report.problems, width=width, color=color, whole=whole)
     if report.plan is not None:
         if report.base is not None:
             yield from wrapped("What follows is as if the base were what runs.", "", width, DIM, color=color)
@@ -78,7 +79,7 @@ def report(report: Report, *, width: int, color: bool) -> Iterator[str]:
 def differing(base: Base) -> str:
     """`2 files differ`."""
     number = len(base.files)
-    return f"{counted(number, 'file')} differ{'s' if number == 1 else ''}" if number else "no file differs"
+    return f"{counted(number, 'file')} differ{'s' if number == 1 else ''}" if number else "no spec file differs"
 
 
 def importance(effect: Effect) -> int:
@@ -124,9 +125,12 @@ def listed(names: Sequence[str]) -> str:
     return f"{shown} and {len(names) - _NAMES} more" if len(names) > _NAMES else shown
 
 
-def problems(problems: Sequence[Problem], *, width: int, color: bool) -> Iterator[str]:
-    """Each begins with `file:line:column: error:`, which editors and terminals turn into a link."""
-    width = max(width, _NARROWEST)
+def problems(problems: Sequence[Problem], *, width: int, color: bool, whole: bool = False) -> Iterator[str]:
+    """Each begins with `file:line:column: error:`, which editors and terminals turn into a link.
+
+    `whole`: what is wrong is on one line, for programs that read line by line.
+    """
+    width = sys.maxsize if whole else max(width, _NARROWEST)
     for problem in problems:
         paint = RED if problem.severity == "error" else YELLOW
         where = clean(f"{problem.file}:{problem.line}:{problem.column}")
@@ -264,10 +268,10 @@ def told(told: Told, *, width: int, color: bool) -> Iterator[str]:
     yield from wrapped(f"· {clean(told.where)}: {clean(told.message)}", "", width, CYAN, color=color)
 
 
-def end(report: Report, *, width: int, color: bool) -> Iterator[str]:
-    """What a run came to, problems included, so that they are the last thing on the screen."""
+def end(report: Report, *, width: int, color: bool, whole: bool = False) -> Iterator[str]:
+    """What a run came to, with problems, so that they are the last thing on the screen. `whole`: as in `problems`."""
     yield ""
-    yield from problems(report.problems, width=width, color=color)
+    yield from problems(report.problems, width=width, color=color, whole=whole)
     yield from _troubles(report.trouble, width=width, color=color)
     counts = {outcome: sum(one.outcome is outcome for one in report.done) for outcome in Outcome}
     words = ", ".join(f"{number} {outcome}" for outcome, number in counts.items() if number)

@@ -60,7 +60,7 @@ def report(report: Report, places: Places, *, summarised: bool) -> Iterator[str]
     annotations = list(_annotations(report))
     if any((report.plan, report.base, report.told)):
         yield "::group::Plan"
-        yield from map(guarded, text.report(report, width=100, color=False))
+        yield from map(guarded, text.report(report, width=100, color=False, whole=True))
         yield "::endgroup::"
     by_kind = {kind: [one for one in annotations if one.kind == kind] for kind in _KINDS}
     for theirs in by_kind.values():

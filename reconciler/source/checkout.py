@@ -12,7 +12,7 @@ import asyncio
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -205,7 +205,9 @@ async def _files(place: _Place, commit: str, below: Sequence[tuple[Path, str]], 
     for path, inside in below:
         found = (await tree.read(place.repository, commit, inside, limits)).files
         content |= zip(_named(path, inside, found.content), found.content.values(), strict=True)
-        problems += list(found.problems)
+        # The root of the repository is called "." there.
+        named = _named(path, inside, ("" if one.file == "." else one.file for one in found.problems))
+        problems += [replace(one, file=name) for one, name in zip(found.problems, named, strict=True)]
     return Files(dict(sorted(content.items())), tuple(sorted(set(problems))))
 
 

@@ -341,6 +341,18 @@ def test_nothing_that_a_repository_configures_is_run(checkout: Path, tmp_path: P
     assert not trace.exists()
 
 
+def test_what_is_wrong_with_the_base_has_the_names_that_people_gave(checkout: Path) -> None:
+    Path("specs/large.yaml").write_bytes(b"#" * 5_000_000)
+    commit(checkout, "a large file")
+    git(checkout, "branch", "-f", "main")
+    Path("specs/large.yaml").write_bytes(b"#" * 5_000_001)
+    os.chdir("specs")
+    base = compare(path=".").base
+    assert base is not None
+    assert [problem.file for problem in base.problems] == ["large.yaml"]
+    assert base.files == ("large.yaml",), "it differs, although nobody can say in what"
+
+
 def test_the_variables_of_a_git_hook_do_not_lead_elsewhere(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edit("memory: 1Gi", "memory: 2Gi")
     monkeypatch.setenv("GIT_DIR", "/nowhere/.git")
@@ -417,3 +429,11 @@ def test_what_is_wrong_with_the_rules_of_the_base_stops_nothing(ruled: Path) -> 
     assert report.problems == ()
     assert report.base is not None
     assert [problem.file for problem in report.base.problems] == [policy.FILE]
+
+
+def test_rules_that_differ_are_a_file_that_differs(ruled: Path) -> None:
+    Path(policy.FILE).write_text(RULES.replace("3Gi", "4Gi"))
+    edit("memory: 3Gi", "memory: 1Gi")
+    report = review.preview([Path("specs")], "main", None, (), offline.rules_of(None))
+    assert report.base is not None
+    assert report.base.files == (policy.FILE,)

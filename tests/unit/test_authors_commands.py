@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import subprocess
@@ -86,9 +87,26 @@ def test_a_field_with_a_slip_is_named(folder: Path) -> None:
 
 def test_anything_else_is_a_promotion_and_a_slip_in_a_kind_is_guessed(folder: Path) -> None:
     told = run("explain", "variatoin.traffic")
+    assert told.code == 1, "nobody has named a cluster"
+    assert told.err.startswith("reconcile: there is no field 'variatoin.traffic'; write variation.traffic. Promotions")
+    told = run("explain", "churn.default.production.1a2b3c4d-1")
     assert told.code == 3, "no cluster to ask"
-    assert told.err.endswith("if a field was meant: reconcile explain variation.traffic\n")
-    assert "if a field" not in run("explain", "churn.default.production.1a2b3c4d-1").err
+    assert "there is no" not in told.err
+
+
+def test_what_is_neither_a_field_nor_a_promotion_is_said(folder: Path) -> None:
+    told = run("explain", "nosuch.field")
+    assert told.code == 1
+    assert told.err.startswith(
+        "reconcile: there is no kind 'nosuch'; there are environment, build, variation, audience, automation."
+    )
+    assert run("explain", "").err == "reconcile: name a field, such as variation.traffic, or a promotion\n"
+
+
+def test_a_cluster_that_was_named_and_is_not_there_is_in_the_way(folder: Path) -> None:
+    told = run("explain", "variatoin.traffic", "--kubeconfig", "none.yaml")
+    assert told.code == 3
+    assert "none.yaml" in told.err
 
 
 def test_a_terminal_does_not_obey_what_is_asked_for(folder: Path) -> None:
@@ -328,6 +346,24 @@ def test_where_a_commit_is_checked_out_main_is_built(folder: Path) -> None:
     git(folder, "checkout", "--quiet", "--detach")
     assert run("init").code == 0
     assert "git_branch: main" in (folder / "specs/churn.yaml").read_text()
+
+
+def test_init_says_where_git_does_not_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = folder / "bin" / "git"
+    slow.parent.mkdir()
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr("reconciler.authors.files.SECONDS", 0.2)
+    told = run("init", "shop")
+    assert (told.code, told.err) == (1, "reconcile: git has not answered within 0.2 s\n")
+
+
+def test_an_empty_base_is_said_as_what_it_mostly_is(folder: Path) -> None:
+    for option in ("--base", "--head"):
+        told = run("--dry-run", "--base", "main", option, "")
+        assert told.code == 1
+        assert told.err.startswith(f"reconcile: {option} wants a branch, a tag or a commit, and got nothing")
 
 
 def test_init_makes_the_folder_that_it_is_given(folder: Path) -> None:
