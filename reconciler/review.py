@@ -17,7 +17,7 @@ from pathlib import Path
 from reconciler import desired, effects, inventory, plan, policy, queries
 from reconciler.desired import Rendered
 from reconciler.offline import NO_RULES, Rules, notes_of
-from reconciler.plan import Beside, Change, Guard, Observed, Predicted, Wanted
+from reconciler.plan import Beside, Change, Guard, Note, Observed, Predicted, Wanted
 from reconciler.policy import Policy
 from reconciler.report import Base, Effect, Report, Topic
 from reconciler.source import checkout, files
@@ -157,7 +157,10 @@ class Review:
         before.take(self._of_base[1])
         after.take(after.render(models))
         changes, guards = _planned(before, after, models, only)
-        notes = notes_of(unit for unit in after.units if _is_meant(unit.environment, only))
+        # What is so with the base as well is no news. Where a spec stands is no part of it.
+        known_before = {_said(note) for note in notes_of(before.units)}
+        told = notes_of(unit for unit in after.units if _is_meant(unit.environment, only))
+        notes = [note for note in told if _said(note) not in known_before]
         done = effects.between(_part(before.catalog, models), _part(after.catalog, models))
         found = (*self._of_rules, *unread, *(one for one in done if one.environment not in lost))
         planned = plan.approved(plan.assemble(changes, notes, guards), self._approved)
@@ -208,6 +211,10 @@ def _unread_before(before: _Side, after: Catalog) -> Iterator[Effect]:
     words = "not compared: it is new, or its specs were wrong in the base; what is wrong there is told above"
     for model in _models(after) - _models(before.catalog):
         yield Effect("", model, Topic.UNREAD, words)
+
+
+def _said(note: Note) -> tuple[str, str]:
+    return note.environment, note.text
 
 
 #: The limits on how much of an environment goes.

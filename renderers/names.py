@@ -29,6 +29,8 @@ ANSWERS = PREFIX + "answers"
 #: Annotation of a route: a hash of what the specs say about who gets which variation. Where it stays the same, a route
 #: changes because something was promoted or rolled back, and not because somebody wants something else.
 SHARES = PREFIX + "shares"
+#: Of a pod: what its server is started with, so that pods with other arguments or variables are other pods.
+CONFIG_HASH = PREFIX + "config-hash"
 
 NAME = "app.kubernetes.io/name"
 INSTANCE = "app.kubernetes.io/instance"

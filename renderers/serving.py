@@ -31,7 +31,6 @@ CONTAINER = "model"
 #: The Service's port.
 SERVICE_PORT = 80
 #: Annotation of a pod: what it was told, as a hash. Pods of one build with one hash answer alike.
-CONFIG_HASH = names.PREFIX + "config-hash"
 
 #: Seconds for what is not a request: closing connections, writing the rest of the inference log.
 CLOSING_SECONDS = 15
@@ -154,7 +153,7 @@ def _deployment(one: Served, unit: Unit, account: str) -> Body:
         min_ready=seconds.min_ready or None,  # the server leaves out a zero
         selector=names.selector(spec.model, one.name),
         pod_labels=one.labels("serving", environment),
-        pod_annotations={CONFIG_HASH: sha256(orjson.dumps([arguments, env])).hexdigest()[:16]},
+        pod_annotations={names.CONFIG_HASH: sha256(orjson.dumps([arguments, env])).hexdigest()[:16]},
         service_account=account,
         image_pull_secrets=pods.image_pull_secrets(defaults),
         node_selector=placement.node_selector,

@@ -34,7 +34,9 @@ def of_automations(before: Catalog, after: Catalog) -> Iterator[Effect]:
             yield Effect(where, model, Topic.AUTOMATION, f"automation {name} goes: {_ends(old.spec)}")
             continue
         where = will.builds_in(new.spec)
-        said = _new(new.spec) if old is None else _changed(old.spec, new.spec)
+        # What it deploys as is told of the variation that it implies.
+        implied = was.implies(name) and will.implies(name)
+        said = _new(new.spec) if old is None else _changed(old.spec, new.spec, deploys_as_told=implied)
         yield from (Effect(where, model, Topic.AUTOMATION, text, new.origin) for text in said)
 
         places, places_before = will.promotes_to(new.spec), was.promotes_to(old.spec) if old is not None else ()
@@ -52,9 +54,16 @@ class _Side:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog, self._order = catalog, promotion_order(catalog)
         self._variations = variations(catalog, self._order)
+        self._implying = {
+            placed.spec.automation for key, placed in self._variations.items() if key not in catalog.variations
+        }
         self.automations: dict[tuple[str, str], Placed[Automation]] = {
             (name, placed.spec.model): placed for name, placed in catalog.automations.items()
         }
+
+    def implies(self, name: str) -> bool:
+        """Whether no spec has the variation that it deploys to."""
+        return name in self._implying
 
     def builds_in(self, automation: Automation) -> str:
         """Where it builds, or predicts on files; "" where there is no environment."""
@@ -77,7 +86,7 @@ def _new(spec: Automation) -> Iterator[str]:
     yield f"automation {spec.name} is new, and {_does(spec)}{at_once}{off}"
 
 
-def _changed(old: Automation, new: Automation) -> Iterator[str]:
+def _changed(old: Automation, new: Automation, *, deploys_as_told: bool) -> Iterator[str]:
     if old.enabled != new.enabled:
         off = "is switched off: it does nothing by itself any more"
         yield f"{new.name} {f'is switched on, and {_does(new)}' if new.enabled else off}"
@@ -87,7 +96,8 @@ def _changed(old: Automation, new: Automation) -> Iterator[str]:
             yield f"{new.name} runs {will}; before, {was}"
         if was == will or "…" in was + will:  # what differs may be beyond the cut
             yield from (f"{new.name}: {words}" for words in changes("trigger", old.trigger, new.trigger))
-    yield from (f"{new.name}: {words}" for words in fields(old, new, without=_SAID))
+    said = (*_SAID, "deployment_spec") if deploys_as_told else _SAID
+    yield from (f"{new.name}: {words}" for words in fields(old, new, without=said))
 
 
 def _ends(spec: Automation) -> str:

@@ -14,9 +14,12 @@ from pydantic import BaseModel
 
 from reconciler import diff
 from reconciler.report.shortened import quoted, shortened
-from schemas.automation import Automation
+from renderers.resources import DEFAULT_BUILD
+from schemas.automation import Automation, BatchExecutionSpecification
+from schemas.base import SECRET_REFERENCE
 from schemas.build import Build
-from schemas.environment import DataPlane, Environment, Gateway
+from schemas.environment import DataPlane, Environment, Gateway, Quota
+from schemas.resources import Resources
 
 #: What takes more room than this in a sentence is cut: the spec itself has all of it.
 LONGEST = 120
@@ -33,6 +36,16 @@ _DEFAULTS: Mapping[tuple[type[BaseModel], str], Callable[[Any], str | None]] = {
     (Environment, "object_storage"): lambda _: "a folder of the embedded data plane",
     (DataPlane, "context"): lambda plane: "the current one" if plane.type == "kubernetes" else None,
     (Gateway, "namespace"): lambda _: "the environment's own",
+    (Gateway, "section_name"): lambda _: "all listeners",
+    (Gateway, "hostname"): lambda _: "any host",
+    (Quota, "cpu"): lambda _: "no limit",
+    (Quota, "memory"): lambda _: "no limit",
+    (Quota, "gpu"): lambda _: "no limit",
+    (Resources, "cpu"): lambda asked: f"{DEFAULT_BUILD.cpu:g}" if _family(asked) == "cpu" else None,
+    (Resources, "memory"): lambda asked: DEFAULT_BUILD.memory if _family(asked) == "cpu" else None,
+    (Resources, "gpu_amount"): lambda asked: "1" if _family(asked) == "gpu" else None,
+    (BatchExecutionSpecification, "cpu"): lambda _: "as the variation has it",
+    (BatchExecutionSpecification, "memory"): lambda _: "as the variation has it",
     (Build, "git_branch"): lambda build: build.branch,
     (Build, "environment"): lambda _: "where it is served first",
     (Automation, "environment"): lambda _: "the first of its environments",
@@ -54,7 +67,7 @@ def changes(name: str, old: Any, new: Any, *, hide: bool = False) -> Iterator[st
     if old == new:
         return
     was, will = _parts(old), _parts(new)
-    if was is None or will is None or (isinstance(new, BaseModel) and type(old) is not type(new)):
+    if was is None or will is None or _is_another(old, new):
         yield _changed(name, old, new, hide=hide)
         return
     named = _is_map(old) and _is_map(new)
@@ -80,7 +93,7 @@ def words_of(value: Any, *, hide: bool = False, exact: bool = False) -> str:
         return f"({', '.join(parts)})"
     if isinstance(value, tuple):
         return f"[{', '.join(words_of(item, hide=hide, exact=exact) for item in value)}]"
-    if hide:
+    if hide and not (isinstance(value, str) and SECRET_REFERENCE.fullmatch(value)):
         return diff.HIDDEN
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
@@ -101,6 +114,20 @@ def cut(text: str) -> str:
 def listed(words: Sequence[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _is_another(old: Any, new: Any) -> bool:
+    """Whether the two say things of different kinds, so that their parts stand in no relation."""
+    if isinstance(old, Resources) and isinstance(new, Resources):
+        return _family(old) != _family(new)
+    return isinstance(new, BaseModel) and type(old) is not type(new)
+
+
+def _family(asked: Resources) -> str:
+    """Which of the ways to say it has been taken; they exclude each other."""
+    if asked.instance is not None:
+        return "instance"
+    return "gpu" if asked.gpu_type is not None else "cpu"
 
 
 def _changed(name: str, old: Any, new: Any, *, hide: bool) -> str:

@@ -14,7 +14,7 @@ from reconciler.plan import SUSPENDED, Change, Guard, Op, Plan
 from reconciler.report import Base, Done, Effect, Outcome, Report, Told, Topic, Trouble
 from reconciler.report.columns import width_of, wrap
 from reconciler.report.shortened import shortened
-from renderers.names import SHARES
+from renderers.names import CONFIG_HASH, SHARES
 from schemas.problem import Problem
 
 #: Sign and colour (ANSI SGR) of each operation.
@@ -51,8 +51,8 @@ _SUMMARY = (
 _VALUE_LIMIT = 300
 #: So many names stand in a row; more are counted.
 _NAMES = 12
-#: A hash over the shares of a route, for whoever compares: people see the shares themselves.
-_FOR_PROGRAMS = f"metadata.annotations[{SHARES}]"
+#: Hashes over other fields, for whoever compares: people see the fields themselves.
+_FOR_PROGRAMS = frozenset({f"metadata.annotations[{SHARES}]", f"spec.template.metadata.annotations[{CONFIG_HASH}]"})
 #: A terminal that is narrower than this breaks lines by itself.
 _NARROWEST = 40
 _TOPICS = {Topic.UNREAD: ("?", YELLOW), Topic.REMOVED: ("-", RED)}
@@ -69,6 +69,8 @@ def report(report: Report, *, width: int, color: bool, whole: bool = False) -> I
     yield from problems(report.problems, width=width, color=color, whole=whole)
     if report.plan is not None:
         if report.base is not None:
+            if report.problems:
+                yield ""
             yield from wrapped("What follows is as if the base were what runs.", "", width, DIM, color=color)
         yield from plan(report.plan, report.base, width=width, color=color)
     for one in report.told:
@@ -215,11 +217,9 @@ def shown_fields(change: Change) -> list[FieldChange]:
 
     Backend by backend and rule by rule, those of a route say once more how its requests move between builds.
     """
-    return [
-        one
-        for one in change.fields
-        if one.path != _FOR_PROGRAMS and (change.traffic is None or not one.path.startswith("spec.rules"))
-    ]
+    told = [one for one in change.fields if change.traffic is None or not one.path.startswith("spec.rules")]
+    for_people = [one for one in told if one.path not in _FOR_PROGRAMS]
+    return for_people or (told if change.traffic is None else [])
 
 
 #: What an approval is worth where a commit stands for the clusters.

@@ -141,6 +141,19 @@ def test_what_is_gone_is_deleted_and_the_limits_on_that_are_foreseen(checkout: P
     assert exit_code(report) is ExitCode.BLOCKED
 
 
+def test_what_is_known_of_the_base_as_well_is_no_note(checkout: Path) -> None:
+    none = "traffic: []"
+    edit("build: fraud-1}", f"build: fraud-1, {none}}}", "fraud.yaml")
+    noted = compare()
+    assert noted.plan is not None
+    assert len(noted.plan.notes) == 1
+    commit(checkout, "nobody")
+    edit(none, f"deployment: {{memory: 1Gi}}, {none}", "fraud.yaml")
+    again = compare("change")
+    assert again.plan is not None
+    assert not again.plan.notes
+
+
 def test_who_means_it_approves_exactly_what_a_limit_holds(checkout: Path) -> None:
     Path("specs/fraud.yaml").unlink()
 

@@ -179,13 +179,14 @@ def test_when_it_is_built(trigger: str, words: str) -> None:
 def test_pods_and_variables_are_told_by_their_fields_and_what_names_a_credential_is_hidden() -> None:
     found = said(
         ("number_of_pods: 2, env_vars: [LOG_LEVEL=info, API_TOKEN=secret.scoring]",
-         "number_of_pods: 3, memory: 4Gi, env_vars: [LOG_LEVEL=debug, API_TOKEN=secret.other]"),
+         "number_of_pods: 3, memory: 4Gi, env_vars: [LOG_LEVEL=debug, API_TOKEN=secret.other, A_TOKEN=hunter2]"),
     )  # fmt: skip
     assert found == [
         "production/churn: default: number_of_pods 2 -> 3",
         "production/churn: default: memory 2Gi -> 4Gi",
-        "production/churn: default: env_vars.API_TOKEN changes (hidden)",
+        "production/churn: default: env_vars.API_TOKEN secret.scoring -> secret.other",
         "production/churn: default: env_vars.LOG_LEVEL info -> debug",
+        "production/churn: default: env_vars.A_TOKEN none -> (hidden)",
     ]
 
 
@@ -280,7 +281,7 @@ def test_a_block_that_comes_or_goes_hides_what_names_a_credential() -> None:
 def test_a_url_is_told_without_its_user_and_its_query() -> None:
     with_url = BASE.replace("API_TOKEN=secret.scoring", "'DB=postgres://ada:hunter2@db/churn'")
     assert of(BASE, with_url) == [
-        "default: env_vars.API_TOKEN (hidden) -> none",
+        "default: env_vars.API_TOKEN secret.scoring -> none",
         "default: env_vars.DB none -> postgres://(hidden)@db/churn",
     ]
     assert of(with_url, with_url.replace("hunter2", "hunter3")) == ["default: env_vars.DB changes (hidden)"]
@@ -337,6 +338,37 @@ def test_a_gate_is_told_wherever_the_automation_promotes_to() -> None:
     assert found == ["production/churn: nightly: a build is promoted when its f1 is above 0.9"]
     moved = said((AUTOMATED, AUTOMATED.replace("[staging]", "[production]")), topic=Topic.GATE)
     assert moved == ["staging/churn: nightly promotes nothing here any more", *found]
+
+
+def test_what_an_automation_implies_is_told_once() -> None:
+    spec = "deployment_spec: {variation_name: trained, environments: [staging]}"
+    more = spec.replace("]}", "], number_of_pods: 3}")
+    assert said((spec, more)) == ["staging/churn: trained: number_of_pods 2 -> 3"]
+
+
+def test_an_automation_that_deploys_to_a_written_variation_tells_of_its_own() -> None:
+    spec = "deployment_spec: {variation_name: trained, environments: [staging]}"
+    written = BASE.replace(spec, "deployment_spec: {variation_name: challenger}")
+    more = BASE.replace(spec, "deployment_spec: {variation_name: challenger, number_of_pods: 3}")
+    assert of(written, more) == ["nightly: deployment_spec.number_of_pods 2 -> 3"]
+
+
+def test_what_is_asked_of_a_node_is_told_with_its_defaults() -> None:
+    def asking(resources: str) -> str:
+        return BASE.replace(
+            "git_branch: main}\n      deployment_condition",
+            f"git_branch: main, resources: {resources}}}\n      deployment_condition",
+        )
+
+    field = "nightly: build_spec.resources"
+    assert of(asking("{cpu: 1, memory: 1Gi}"), asking("{memory: 1Gi}")) == [f"{field}.cpu 1 -> 2"]
+    assert of(BASE, asking("{memory: 8Gi}")) == [f"{field}.memory 4Gi -> 8Gi"]
+    assert of(asking("{gpu_type: NVIDIA_T4}"), asking("{gpu_type: NVIDIA_T4, gpu_amount: 2}")) == [
+        f"{field}.gpu_amount 1 -> 2"
+    ]
+    assert of(asking("{cpu: 1, memory: 1Gi}"), asking("{instance: small}")) == [
+        f"{field} (cpu 1, memory 1Gi) -> (instance small)"
+    ]
 
 
 def test_queries_that_differ_at_their_ends_or_by_blanks_are_told_apart() -> None:
