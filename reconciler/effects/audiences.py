@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import zip_longest
 
 from reconciler import diff
-from reconciler.effects.fields import LONGEST, words_of
+from reconciler.effects.fields import LONGEST, as_code, words_of
 from reconciler.report import Effect, Topic
 from reconciler.report.shortened import shortened
 from renderers.catalog import Catalog
@@ -35,7 +35,11 @@ def membership(old: Audience, new: Audience) -> Iterator[str]:
     gone, come = [one for one in was if one not in will], [one for one in will if one not in was]
     if gone or come:
         pairs = [_told(one, other) for one, other in zip_longest(gone, come)]
-        words = [*(f"no more {one}" for one, _ in pairs if one), *(f"now {one}" for _, one in pairs if one)]
+        words = [
+            *(f"no more {one}" for one, _ in pairs if one),
+            *(f"now {one}" for _, one in pairs if one),
+            *(["now everybody, as no condition is left"] if not will else []),
+        ]
         yield f"who is in it changes: {'; '.join(words)}"
     elif was != will:
         yield "its conditions are written another way, and the same requests are in it"
@@ -69,5 +73,5 @@ def _condition(one: _Condition, *, exact: bool) -> str:
     else:
         name = one.operator.removeprefix("UNARY_OPERATOR_TYPE_").removesuffix("_MATCH").replace("_", " ").lower()
         given = one.operand not in (None, "")
-        operands = words_of(one.operand, hide=diff.is_credential(one.key), exact=exact) if given else ""
+        operands = as_code(words_of(one.operand, hide=diff.is_credential(one.key), exact=exact)) if given else ""
     return f"{one.key} {'not ' if one.negate else ''}{name} {operands}".rstrip()

@@ -81,7 +81,7 @@ class _Side:
 
 
 def _new(spec: Automation) -> Iterator[str]:
-    at_once = ", and once at once" if spec.execute_immediately else ""
+    at_once = ", and right away for the first time" if spec.execute_immediately else ""
     off = "; it is switched off" if not spec.enabled else ""
     yield f"automation {spec.name} is new, and {_does(spec)}{at_once}{off}"
 

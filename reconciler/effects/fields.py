@@ -136,11 +136,12 @@ def _changed(name: str, old: Any, new: Any, *, hide: bool) -> str:
         was, will = words_of(old, hide=hide, exact=True), words_of(new, hide=hide, exact=True)
     if was == will:
         return f"{name} changes {diff.HIDDEN}"
-    before, after = shortened(was, will, LONGEST, _as_code if isinstance(old or new, str) else str)
+    before, after = shortened(was, will, LONGEST, as_code if isinstance(old or new, str) else str)
     return f"{name} {before} -> {after}"
 
 
-def _as_code(text: str) -> str:
+def as_code(text: str) -> str:
+    """A value in the middle of a sentence, quoted where it could be taken for a part of that."""
     return quoted(text) if _CODE.search(text) else text
 
 

@@ -296,12 +296,12 @@ def _note(number: int, item: tuple[_Shown, str]) -> dict[_Place, str]:
 def _line(shown: _Shown) -> str:
     change = shown.change
     origin = f" ({code(f'{change.origin}')})" if change.origin else ""
-    remarks = [shown.marks.get(change.held, ""), prose(change.reason)]
+    remarks = [shown.marks.get(text.why_held(change), ""), prose(change.reason)]
     if change.supersedes is not None:
-        remarks.append(f"in place of {code(change.supersedes.name)}")
+        remarks.append(f"in place of {code(text.beside(change.supersedes, change))}")
     if change.superseded_by is not None:
-        remarks.append(f"when {code(change.superseded_by.name)} has taken over")
-    remarks += [prose(line) for line in change.traffic or ()]
+        remarks.append(f"when {code(text.beside(change.superseded_by, change))} has taken over")
+    remarks += [prose(line) for line in text.moves(change)]
     name = code(f"{change.id.kind} {change.id.name}")
     return f"- {_OPS[change.op]} {name}{origin}{''.join(f'; {remark}' for remark in remarks if remark)}\n"
 

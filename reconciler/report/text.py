@@ -14,6 +14,7 @@ from reconciler.plan import SUSPENDED, Change, Guard, Op, Plan
 from reconciler.report import Base, Done, Effect, Outcome, Report, Told, Topic, Trouble
 from reconciler.report.columns import width_of, wrap
 from reconciler.report.shortened import shortened
+from renderers.manifest import ObjectId
 from renderers.names import CONFIG_HASH, SHARES
 from schemas.problem import Problem
 
@@ -52,7 +53,8 @@ _VALUE_LIMIT = 300
 #: So many names stand in a row; more are counted.
 _NAMES = 12
 #: Hashes over other fields, for whoever compares: people see the fields themselves.
-_FOR_PROGRAMS = frozenset({f"metadata.annotations[{SHARES}]", f"spec.template.metadata.annotations[{CONFIG_HASH}]"})
+_SHARES = f"metadata.annotations[{SHARES}]"
+_FOR_PROGRAMS = frozenset({_SHARES, f"spec.template.metadata.annotations[{CONFIG_HASH}]"})
 #: A terminal that is narrower than this breaks lines by itself.
 _NARROWEST = 40
 _TOPICS = {Topic.UNREAD: ("?", YELLOW), Topic.REMOVED: ("-", RED)}
@@ -112,7 +114,8 @@ def by_importance(effects: Iterable[Effect]) -> list[Together]:
     together: dict[Any, tuple[list[str], Any]] = {}
     for environment, models in places.items():
         alike: dict[Any, tuple[list[str], list[Effect]]] = {}
-        for model, theirs in models.items():
+        # What is about a whole environment stands above what is about models in it.
+        for model, theirs in sorted(models.items(), key=lambda item: bool(item[0])):
             said = bool(model), tuple((effect.topic, effect.text) for effect in theirs)
             alike.setdefault(said, ([], theirs))[0].append(model)
         told = tuple((tuple(names), tuple(theirs)) for names, theirs in alike.values())
@@ -187,7 +190,7 @@ def plan(plan: Plan, base: Base | None = None, *, width: int, color: bool) -> It
         for title, theirs in _by_spec(changes, "asked for by no valid spec" if incomplete else _UNWANTED):
             yield from wrap(title, max(width, _NARROWEST), "  ", "    ")
             for change in theirs:
-                yield from _change(change, marks.get(change.held, ""), width=width, color=color)
+                yield from _change(change, marks.get(why_held(change), ""), width=width, color=color)
         limits = {guard.message for guard in guards}
         for why, mark in marks.items():
             if why not in limits:
@@ -199,9 +202,14 @@ def plan(plan: Plan, base: Base | None = None, *, width: int, color: bool) -> It
             yield from _guard(guard, mark, base, width=width, color=color)
 
 
+def why_held(change: Change) -> str:
+    """The reason, without what it is said of: a rule of the organisation names each object."""
+    return change.held.replace(f" ({change.op} {change.id} in {change.environment})", "")
+
+
 def held_marks(changes: Iterable[Change]) -> dict[str, str]:
     """Why something of an environment is held, each reason with the mark of all objects that it holds."""
-    reasons = dict.fromkeys(change.held for change in changes if change.held)
+    reasons = dict.fromkeys(why_held(change) for change in changes if change.held)
     return {why: f"held {number}" if len(reasons) > 1 else "held" for number, why in enumerate(reasons, start=1)}
 
 
@@ -218,8 +226,14 @@ def shown_fields(change: Change) -> list[FieldChange]:
     Backend by backend and rule by rule, those of a route say once more how its requests move between builds.
     """
     told = [one for one in change.fields if change.traffic is None or not one.path.startswith("spec.rules")]
-    for_people = [one for one in told if one.path not in _FOR_PROGRAMS]
-    return for_people or (told if change.traffic is None else [])
+    return [one for one in told if one.path not in _FOR_PROGRAMS]
+
+
+def moves(change: Change) -> tuple[str, ...]:
+    """How the requests of a route move, as far as its fields are not shown."""
+    if [field.path for field in change.fields] == [_SHARES]:
+        return ("other shares, of variations that serve no build here yet",)
+    return change.traffic or ()
 
 
 #: What an approval is worth where a commit stands for the clusters.
@@ -309,7 +323,7 @@ def _change(change: Change, mark: str, *, width: int, color: bool) -> Iterator[s
         yield f"      {name}"
     for words in _remarks(change):
         yield from wrapped(words, "        ", width, DIM, color=color)
-    for line in change.traffic or ():
+    for line in moves(change):
         yield from wrap(clean(line), max(width, _NARROWEST), " " * 8, " " * 10)
     for field in shown_fields(change):
         yield from _field(field, width=max(width, _NARROWEST), color=color)
@@ -317,11 +331,16 @@ def _change(change: Change, mark: str, *, width: int, color: bool) -> Iterator[s
 
 def _remarks(change: Change) -> Iterator[str]:
     if change.supersedes is not None:
-        yield f"in place of {clean(change.supersedes.name)}"
+        yield f"in place of {clean(beside(change.supersedes, change))}"
     if change.superseded_by is not None:
-        yield f"when {clean(change.superseded_by.name)} has taken over"
+        yield f"when {clean(beside(change.superseded_by, change))} has taken over"
     if change.reason:
         yield clean(change.reason)
+
+
+def beside(other: ObjectId, change: Change) -> str:
+    """What another object is called where the change is told: where they have one name, with its namespace."""
+    return f"{other.namespace}/{other.name}" if other.name == change.id.name else other.name
 
 
 def _field(field: FieldChange, *, width: int, color: bool) -> Iterator[str]:

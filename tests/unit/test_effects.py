@@ -134,6 +134,14 @@ def test_who_is_in_an_audience() -> None:
     )
 
 
+def test_an_audience_of_everybody() -> None:
+    unary = "unary: [{key: location, operator: UNARY_OPERATOR_TYPE_EXACT_MATCH, operand: california}]"
+    (found,) = said((unary, ""))
+    assert found.endswith("no more location exact california; now everybody, as no condition is left")
+    (found,) = said(("operand: california", "operand: 'a | b'"))
+    assert found.endswith("now location exact `a | b`")
+
+
 def test_a_threshold_is_told_with_what_it_was() -> None:
     assert said(('{metric_name: f1, threshold: "0.9"}', '{metric_name: f1, threshold: "0.95"}')) == [
         "staging/churn: nightly: a build is promoted when its f1 is above 0.95; before, when its f1 is above 0.9"

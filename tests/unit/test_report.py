@@ -91,6 +91,13 @@ class TestText:
         assert "  held 1: for some reason" in page
         assert f"  ! held 2: {GUARD.message}." in page
 
+    def test_what_a_rule_says_of_several_objects_is_one_reason(self):
+        ids = [DEPLOYMENT._replace(name=name) for name in "ab"]
+        changes = [change(target=one, held=f"No (create {one} in production).") for one in ids]
+        page = shown(*changes).splitlines()
+        assert "    + Deployment b (held)" in page
+        assert page[-1] == "  held: No."
+
     def test_a_name_is_whole_on_a_line_of_its_own_where_it_does_not_fit(self):
         name = "a-" * 30 + "a"
         assert shown(change(target=DEPLOYMENT._replace(name=name)), width=60).splitlines()[-2:] == [
@@ -106,8 +113,15 @@ class TestText:
         ]
 
     def test_the_hash_of_a_route_s_shares_is_for_programs(self):
-        field = FieldChange("metadata.annotations[trueup.dev/shares]", "309c1cc252715f49", "c6ae7ce4313cbd8c")
-        assert "shares" not in shown(change(Op.CHANGE, fields=(field,)))
+        shares = FieldChange("metadata.annotations[trueup.dev/shares]", "309c1cc252715f49", "c6ae7ce4313cbd8c")
+        weight = FieldChange("spec.rules[0].backendRefs[a].weight", 1, 2)
+        assert shown(change(Op.CHANGE, fields=(shares, weight))).splitlines()[-1].startswith("        spec.rules[0]")
+        alone = shown(change(Op.CHANGE, fields=(shares,)))
+        assert alone.splitlines()[-1] == "        other shares, of variations that serve no build here yet"
+
+    def test_what_takes_the_place_of_its_namesake_is_in_another_namespace(self):
+        page = shown(change(supersedes=DEPLOYMENT._replace(namespace="old")))
+        assert f"in place of old/{DEPLOYMENT.name}" in page
 
     def test_a_suspended_environment_is_one_line_and_nothing_to_do(self):
         held = [change(target=DEPLOYMENT._replace(name=name), held=plan.SUSPENDED) for name in "ab"]
