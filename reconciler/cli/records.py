@@ -41,6 +41,7 @@ PromotionName = Annotated[
     str, typer.Argument(help="Its name, or how it begins: as `reconcile status` shows it.", metavar="PROMOTION")
 ]
 ModelName = Annotated[str, typer.Argument(help="The model.", metavar="MODEL")]
+AutomationName = Annotated[str, typer.Argument(help="Its name.", metavar="AUTOMATION")]
 
 _TRIES = 5  # of an approval, while the reconciler writes the same inventory
 _CODES = "0 done, 1 it means nothing (the sentence says why), 3 the cluster is in the way"
@@ -192,13 +193,13 @@ def history(
 
 
 def explain(
-    promotion: PromotionName,
+    promotion: str,
     *,
-    output: DataOutput = DataFormat.TEXT,
-    home: Home = None,
-    kubeconfig: Kubeconfig = None,
-    context: KubeContext = None,
-    otherwise: str = "",
+    output: DataFormat,
+    home: Path | None,
+    kubeconfig: str | None,
+    context: str | None,
+    otherwise: str,
 ) -> None:
     """Why a promotion stands where it stands: the verdicts with their evidence, who decided, how far it got.
 
@@ -427,7 +428,7 @@ def rollback(
 
 
 def trigger(
-    automation: Annotated[str, typer.Argument(help="Its name.", metavar="AUTOMATION")],
+    automation: AutomationName,
     file: Paths = None,
     *,
     reason: Reason = "",
@@ -449,7 +450,7 @@ def trigger(
 
 
 def gate(
-    automation: Annotated[str, typer.Argument(help="Its name.", metavar="AUTOMATION")],
+    automation: AutomationName,
     file: Paths = None,
     *,
     build: Annotated[

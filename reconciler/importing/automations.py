@@ -152,7 +152,7 @@ def _build_deploy(form: Form, result: Automated, context: Context) -> dict[str, 
 
 def _build_spec(form: Form, result: Automated, told: Told) -> dict[str, Any]:
     uri = form.take("git_uri", forms.git_uri)
-    token = form.take("git_access_token_secret", lambda value, told, _: told.named_secret(value, "token"))
+    token = form.take("git_access_token_secret", forms.secret("token"))
     if isinstance(uri, Noted) and token is None:
         token = Name("secret", "git-credentials")
     if uri is None:
@@ -161,9 +161,7 @@ def _build_spec(form: Form, result: Automated, told: Told) -> dict[str, Any]:
         git_uri=uri,
         git_branch=unless("main", form.take("git_branch")),
         git_access_token_secret=token,
-        git_ssh_token_secret=form.take(
-            "git_ssh_token_secret", lambda value, told, _: told.named_secret(value, "ssh-privatekey")
-        ),
+        git_ssh_token_secret=form.take("git_ssh_token_secret", forms.secret("ssh-privatekey")),
         main_dir=unless("main", form.take("main_dir")),
         dependency_file_path=form.take("dependency_file_path"),
         dependency_required_folders=form.take("dependency_required_folders"),
@@ -174,9 +172,7 @@ def _build_spec(form: Form, result: Automated, told: Told) -> dict[str, Any]:
         parameters=form.take("parameters", forms.parameters),
         tags=form.take("tags"),
         assumed_iam_role=form.take("assumed_iam_role"),
-        service_account_key_secret_name=form.take(
-            "service_account_key_secret_name", lambda value, told, _: told.named_secret(value, "key.json")
-        ),
+        service_account_key_secret_name=form.take("service_account_key_secret_name", forms.secret("key.json")),
         purchase_option=unless("spot", form.take("purchase_option", forms.lower)),
         push_image=unless(True, form.take("push_image")),
         provision_instance_timeout=unless(120, form.take("provision_instance_timeout")),
@@ -278,9 +274,7 @@ def _deployment_spec(form: Form, result: Automated, context: Context) -> dict[st
         auto_scale_config=_auto_scale_config(form.value("auto_scale_config"), form),
         env_vars=form.take("env_vars", forms.env_vars(result.model)),
         deployment_timeout=unless(0, timeout if timeout is not None else late),
-        service_account_key_secret_name=form.take(
-            "service_account_key_secret_name", lambda value, told, _: told.named_secret(value, "key.json")
-        ),
+        service_account_key_secret_name=form.take("service_account_key_secret_name", forms.secret("key.json")),
     )
     form.end()
     return {
@@ -353,7 +347,7 @@ def _batch(form: Form, result: Automated) -> dict[str, Any]:
     run = form.form("execution_specifications", "BatchJobExecutionSpecifications")
 
     def secret(key: str) -> Any:
-        return data.take(key, lambda value, told, _: told.named_secret(value, "value"))
+        return data.take(key, forms.secret("value"))
 
     fields = {
         "variation": Name("variation", "default", result.model),

@@ -39,7 +39,7 @@ def read(value: Value, context: Context) -> tuple[Built | None, Deployed | None]
     called = properties.text("build_name")
     build_id = properties.text("build_id")
     address = _address(uri, model, context)
-    token = uri.take("git_credentials_secret", lambda value, told, _: told.named_secret(value, "token"))
+    token = uri.take("git_credentials_secret", forms.secret("token"))
     credentials = uri.value("git_credentials")
     if credentials is not None or (isinstance(address, Noted) and token is None):
         token = Name("secret", "git-credentials")
@@ -52,9 +52,7 @@ def read(value: Value, context: Context) -> tuple[Built | None, Deployed | None]
         git_uri=address,
         git_branch=uri.take("git_branch", default="master"),
         git_access_token_secret=token,
-        git_ssh_token_secret=uri.take(
-            "git_secret_ssh", lambda value, told, _: told.named_secret(value, "ssh-privatekey")
-        ),
+        git_ssh_token_secret=uri.take("git_secret_ssh", forms.secret("ssh-privatekey")),
         main_dir=unless("main", uri.take("main_dir")),
         dependency_file_path=python.take("dependency_file_path") or _conda_file(python),
         dependency_required_folders=uri.take("dependency_required_folders"),
@@ -65,9 +63,7 @@ def read(value: Value, context: Context) -> tuple[Built | None, Deployed | None]
         parameters=docker.take("params", forms.parameters),
         tags=properties.take("tags"),
         assumed_iam_role=docker.take("assumed_iam_role_arn"),
-        service_account_key_secret_name=docker.take(
-            "service_account_key_secret_name", lambda value, told, _: told.named_secret(value, "key.json")
-        ),
+        service_account_key_secret_name=docker.take("service_account_key_secret_name", forms.secret("key.json")),
         purchase_option=unless("spot", form.take("purchase_option", forms.lower)),
         tests=unless(True, step.take("tests")),
         validate_build_artifact=unless(True, step.take("validate_build_artifact")),

@@ -101,9 +101,7 @@ def _fields(form: Form, realtime: Form, model: str) -> dict[str, Any]:
         auto_scale_config=_auto_scaling(form.form("auto_scaling")),
         env_vars=realtime.take("env_vars", forms.env_vars(model)),
         deployment_timeout=realtime.take("deployment_timeout", forms.nonzero),
-        service_account_key_secret_name=advanced.take(
-            "service_account_key_secret_name", lambda value, told, _: told.named_secret(value, "key.json")
-        ),
+        service_account_key_secret_name=advanced.take("service_account_key_secret_name", forms.secret("key.json")),
     )
     resources.end()
     advanced.end()

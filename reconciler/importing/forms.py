@@ -231,6 +231,11 @@ def sql(value: Value, told: Told, what: str) -> Any:
     return "\n".join(line.rstrip() for line in dedent(text.expandtabs()).strip().splitlines())
 
 
+def secret(key: str) -> Convert:
+    """The name of a secret of the platform, as that of a Secret with this key."""
+    return lambda value, told, _: told.named_secret(value, key)
+
+
 def env_vars(owner: str, *, expands: bool = False) -> Convert:
     """Environment variables, in both spellings, as a mapping. Credentials become Secrets of the owner.
 
