@@ -6,8 +6,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-#: Where a word that is wider than a line is cut, rather than anywhere: paths of fields and files, JSON.
-_JOINTS = re.compile(r"(?<=[,/])|(?=[.\[])")
+#: Where a word that is wider than a line is cut, rather than anywhere: paths of fields and files, names, JSON, queries.
+_JOINTS = re.compile(r"(?<=[,/({=:_-])|(?=[.\[])")
 #: A word, with the spaces before it. A number stays with its per cent.
 _WORDS = re.compile(r"( *)([^ ]+(?: %[,.;:)]?(?= |$))?)")
 

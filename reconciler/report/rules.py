@@ -20,7 +20,6 @@ FAMILIES = {
     "import": "`reconcile import` guesses nothing, and drops nothing without a word.",
     "notification": "A notification goes somewhere, and what is secret about it stays in a secret.",
     "policy": "A rule of this organisation, in a file of the repository.",
-    "prune": "A plan deletes little at a time, and nothing that somebody may still want.",
     "reference": "What a spec refers to exists, and fits.",
     "resources": "What a build or a variation asks for can be had.",
     "rollout": "A canary walks in steps that go up, and its checks can be answered.",

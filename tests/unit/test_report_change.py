@@ -125,6 +125,7 @@ class TestColumns:
             "spec.template.spec",
             "  .containers",
         ]
+        assert list(columns.wrap("max(container_memory_bytes)", 20)) == ["max(container_", "memory_bytes)"]
         assert list(columns.wrap("specs/variations/churn.yaml", 20, "", "  ")) == ["specs/variations/", "  churn.yaml"]
 
     def test_spaces_between_words_stay(self):
