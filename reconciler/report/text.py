@@ -114,8 +114,7 @@ def by_importance(effects: Iterable[Effect]) -> list[Together]:
     together: dict[Any, tuple[list[str], Any]] = {}
     for environment, models in places.items():
         alike: dict[Any, tuple[list[str], list[Effect]]] = {}
-        # What is about a whole environment stands above what is about models in it.
-        for model, theirs in sorted(models.items(), key=lambda item: bool(item[0])):
+        for model, theirs in models.items():
             said = bool(model), tuple((effect.topic, effect.text) for effect in theirs)
             alike.setdefault(said, ([], theirs))[0].append(model)
         told = tuple((tuple(names), tuple(theirs)) for names, theirs in alike.values())
