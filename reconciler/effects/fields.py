@@ -85,7 +85,7 @@ def words_of(value: Any, *, hide: bool = False, exact: bool = False) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, BaseModel):
-        given = [(name, getattr(value, name)) for name in sorted(value.model_fields_set)]
+        given = [(name, getattr(value, name)) for name in type(value).model_fields if name in value.model_fields_set]
         parts = [f"{name} {words_of(item, hide=hide, exact=exact)}" for name, item in given]
         return f"({', '.join(parts)})" if parts else "(all defaults)"
     if _is_map(value):

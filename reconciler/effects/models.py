@@ -142,7 +142,9 @@ def _in_steps(variation: Variation) -> str:
 
 def _deployment(old: DeploymentSpecification, new: DeploymentSpecification) -> Iterator[tuple[Topic, str]]:
     # That of a variation which an automation implies also says where and what it is.
-    for words in fields(old, new, without=("auto_scale_config", "variation_name", "environments")):
+    # How many pods there are is up to its load, where it scales by that.
+    scaled = ("number_of_pods",) if new.auto_scale_config is not None else ()
+    for words in fields(old, new, without=("auto_scale_config", "variation_name", "environments", *scaled)):
         yield Topic.SERVING, words
     for words in changes("auto_scale_config", old.auto_scale_config, new.auto_scale_config):
         yield Topic.SCALING, words

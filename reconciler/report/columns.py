@@ -6,8 +6,9 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-#: Where a word that is wider than a line is cut, rather than anywhere: paths of fields and files, names, JSON, queries.
-_JOINTS = re.compile(r"(?<=[,/({=:_-])|(?=[.\[])")
+#: Where a word that is wider than a line is cut, rather than anywhere: between the parts of paths, JSON and queries, or
+#: else between those of a name.
+_JOINTS = (re.compile(r"(?<=[,/({=])|(?=[.\[])"), re.compile(r"(?<=[:_-])"))
 #: A word, with the spaces before it. A number stays with its per cent.
 _WORDS = re.compile(r"( *)([^ ]+(?: %[,.;:)]?(?= |$))?)")
 
@@ -54,6 +55,8 @@ def _cut(word: str, room: int) -> tuple[str, str]:
     while end < len(word) and (end == 0 or used + _columns(word[end]) <= room):
         used += _columns(word[end])
         end += 1
-    joints = (match.start() for match in _JOINTS.finditer(word) if end // 2 <= match.start() <= end)
-    joint = max(filter(None, joints), default=end)
-    return word[:joint], word[joint:]
+    for joints in _JOINTS:
+        found = (match.start() for match in joints.finditer(word, max(end // 2, 1), end + 1))
+        if places := [place for place in found if place <= end]:
+            return word[: places[-1]], word[places[-1] :]
+    return word[:end], word[end:]

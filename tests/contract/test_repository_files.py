@@ -213,6 +213,9 @@ def test_a_limit_fails_unless_it_may_not(workspace: Path, host: CodeHost) -> Non
     run = act(workspace, host, comment="false")
     assert (run.code, run.outputs["exit-code"]) == (4, "4"), run.log
     assert host.asked == []
+    (guard,) = json.loads(Path(run.outputs["json"]).read_text())["plan"]["guards"]
+    run = act(workspace, host, comment="false", approve=f"bug {guard['approval']} --help")
+    assert (run.code, run.outputs["exit-code"]) == (0, "2"), run.log
     assert act(workspace, host, fail_on_limits="false").code == 0
 
 

@@ -198,6 +198,16 @@ def test_pods_and_variables_are_told_by_their_fields_and_what_names_a_credential
     ]
 
 
+def test_a_variation_that_scales_by_its_load_has_no_number_of_pods() -> None:
+    scale = (
+        "{min_replica_count: 1, max_replica_count: 3, prometheus_trigger: "
+        "{metric_type: cpu, aggregation_type: avg, time_period: 5, threshold: 70}}"
+    )
+    found = of(BASE, BASE.replace("number_of_pods: 2,", f"auto_scale_config: {scale},").replace("pods: 2", "pods: 3"))
+    (words,) = found
+    assert words.startswith("default: auto_scale_config none -> (min_replica_count 1, max_replica_count 3, prom")
+
+
 def test_scaling_is_a_topic_of_its_own() -> None:
     scaled = (
         "number_of_pods: 2, auto_scale_config: {min_replica_count: 1, max_replica_count: 5, prometheus_trigger: "
@@ -279,10 +289,11 @@ def test_a_block_that_comes_or_goes_hides_what_names_a_credential() -> None:
     )
     more = BASE.replace(AUTOMATED, secrets)
     (come,), (gone,) = of(BASE, more), of(more, BASE)
-    assert come.startswith(
-        "nightly: on_error none -> (custom_webhook (data (api_token (hidden), channel ml), headers (X-Password (hidden)"
+    shown = (
+        "(custom_webhook (url https://hooks.example.com/?key=(hidden), headers (X-Password (hidden)), data (api_token"
     )
-    assert gone.startswith("nightly: on_error (custom_webhook (data (api_token (hidden), channel ml), headers (X-Pass")
+    assert come.startswith(f"nightly: on_error none -> {shown} (hidden)")
+    assert gone.startswith(f"nightly: on_error {shown} (hidden)")
     assert "hunter2" not in come + gone
 
 
