@@ -237,8 +237,8 @@ class _Told(NamedTuple):
 
 def _effect(number: int, told: _Told) -> dict[_Place, str]:
     effect = told.effect
-    title = f"**{_names(told.environments)}**" if effect.environment else "**In general**"
-    about = f"{_names(told.models)}: " if effect.model else ""
+    title = f"**{_names(told.environments)}**" if any(told.environments) else "**In general**"
+    about = f"{_names(told.models)}: " if any(told.models) else ""
     sign = "**removed:** " if effect.topic is Topic.REMOVED else ""
     section: _Place = (_EFFECTS, _MIDDLE, told.outer)
     return {

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from reconciler.diff import FieldChange
 from reconciler.plan import SUSPENDED, Change, Guard, Op, Plan
@@ -106,21 +107,28 @@ class Together(NamedTuple):
 def by_importance(effects: Iterable[Effect]) -> list[Together]:
     """What changes, so that nothing is told twice. At each level, what has the most important of all comes first.
 
-    An effect stands there for all that say the same: its environment, model and origin are those of the first.
+    The effects have no place and no origin there: each stands for all that say the same.
     """
     places: dict[str, dict[str, list[Effect]]] = {}
     for effect in most_important_first(effects):
-        places.setdefault(effect.environment, {}).setdefault(effect.model, []).append(effect)
-    together: dict[Any, tuple[list[str], Any]] = {}
-    for environment, models in places.items():
-        alike: dict[Any, tuple[list[str], list[Effect]]] = {}
-        for model, theirs in models.items():
-            said = bool(model), tuple((effect.topic, effect.text) for effect in theirs)
-            alike.setdefault(said, ([], theirs))[0].append(model)
-        told = tuple((tuple(names), tuple(theirs)) for names, theirs in alike.values())
-        said_there = bool(environment), tuple((tuple(names), said) for said, (names, _) in alike.items())
-        together.setdefault(said_there, ([], told))[0].append(environment)
-    return [Together(tuple(environments), told) for environments, told in together.values()]
+        models = places.setdefault(effect.environment, {})
+        models.setdefault(effect.model, []).append(replace(effect, environment="", model="", origin=None))
+    told = {
+        environment: tuple(_alike({model: tuple(theirs) for model, theirs in models.items()}))
+        for environment, models in places.items()
+    }
+    return [Together(environments, models) for environments, models in _alike(told)]
+
+
+_Said = TypeVar("_Said", bound=Hashable)
+
+
+def _alike(said: Mapping[str, _Said]) -> Iterator[tuple[tuple[str, ...], _Said]]:
+    """Names of which the same is said, with that. What is about all of them, under "", stands apart."""
+    groups: dict[tuple[bool, _Said], list[str]] = {}
+    for name, words in said.items():
+        groups.setdefault((bool(name), words), []).append(name)
+    yield from ((tuple(names), words) for (_, words), names in groups.items())
 
 
 def listed(names: Sequence[str]) -> str:
@@ -176,29 +184,40 @@ def plan(plan: Plan, base: Base | None = None, *, width: int, color: bool) -> It
         offline = "Offline: shown as if nothing existed yet; --live compares with the clusters."
         yield from wrap(offline, max(width, _NARROWEST))
     shown = [change for change in plan.changes if change.op is not Op.UNCHANGED]
-    for environment, changes in _by_environment(shown, plan):
+    blocks = {
+        environment: tuple(_objects(environment, changes, plan, base, width=width, color=color))
+        for environment, changes in _by_environment(shown, plan)
+    }
+    for environments, lines in _alike(blocks):
         yield ""
-        yield painted(environment, BOLD, color)
-        if changes and all(change.held == SUSPENDED for change in changes):
-            words = f"suspended: nothing is done about {counted(len(changes), 'object')}"
-            yield from wrap(words, max(width, _NARROWEST), "  ", "    ")
-            continue
-        marks = held_marks(changes)
-        guards = [guard for guard in plan.guards if guard.environment == environment]
-        incomplete = any(guard.rule == "prune/incomplete" for guard in guards)
-        for title, theirs in _by_spec(changes, "asked for by no valid spec" if incomplete else _UNWANTED):
-            yield from wrap(title, max(width, _NARROWEST), "  ", "    ")
-            for change in theirs:
-                yield from _change(change, marks.get(why_held(change), ""), width=width, color=color)
-        limits = {guard.message for guard in guards}
-        for why, mark in marks.items():
-            if why not in limits:
-                yield from wrapped(f"{mark}: {clean(why)}", "  ", width, DIM, color=color)
-        for note in notes_of(plan, environment, changes):
-            yield from wrapped(f"note: {clean(note)}", "  ", width, DIM, color=color)
-        for guard in guards:
-            mark = marks.get(guard.message, "") if len(marks) > 1 else ""
-            yield from _guard(guard, mark, base, width=width, color=color)
+        yield from wrapped(clean(listed(environments)), "", width, BOLD, color=color)
+        yield from lines
+
+
+def _objects(
+    environment: str, changes: Sequence[Change], plan: Plan, base: Base | None, *, width: int, color: bool
+) -> Iterator[str]:
+    """What would be done in an environment, without its name: where the same is done in others, it is told once."""
+    if changes and all(change.held == SUSPENDED for change in changes):
+        words = f"suspended: nothing is done about {counted(len(changes), 'object')}"
+        yield from wrap(words, max(width, _NARROWEST), "  ", "    ")
+        return
+    marks = held_marks(changes)
+    guards = [guard for guard in plan.guards if guard.environment == environment]
+    incomplete = any(guard.rule == "prune/incomplete" for guard in guards)
+    for title, theirs in _by_spec(changes, "asked for by no valid spec" if incomplete else _UNWANTED):
+        yield from wrap(title, max(width, _NARROWEST), "  ", "    ")
+        for change in theirs:
+            yield from _change(change, marks.get(why_held(change), ""), width=width, color=color)
+    limits = {guard.message for guard in guards}
+    for why, mark in marks.items():
+        if why not in limits:
+            yield from wrapped(f"{mark}: {clean(why)}", "  ", width, DIM, color=color)
+    for note in notes_of(plan, environment, changes):
+        yield from wrapped(f"note: {clean(note)}", "  ", width, DIM, color=color)
+    for guard in guards:
+        mark = marks.get(guard.message, "") if len(marks) > 1 else ""
+        yield from _guard(guard, mark, base, width=width, color=color)
 
 
 def why_held(change: Change) -> str:

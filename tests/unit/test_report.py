@@ -98,6 +98,22 @@ class TestText:
         assert "    + Deployment b (held)" in page
         assert page[-1] == "  held: No."
 
+    def test_what_is_done_alike_in_several_environments_is_told_once(self):
+        fields = (FieldChange("spec.replicas", 2, 3),)
+        places = [f"cluster-{number}" for number in range(3)]
+        changes = [Change(Op.CHANGE, DEPLOYMENT, place, ORIGIN, fields) for place in places]
+        assert shown(*changes, Change(Op.CREATE, DEPLOYMENT, "other", ORIGIN)).splitlines()[1:] == [
+            "",
+            "cluster-0, cluster-1, cluster-2",
+            "  variation churn/default  specs/churn.yaml:4",
+            "    ~ Deployment churn-default-3f9a1c2e",
+            "        spec.replicas: 2 -> 3",
+            "",
+            "other",
+            "  variation churn/default  specs/churn.yaml:4",
+            "    + Deployment churn-default-3f9a1c2e",
+        ]
+
     def test_a_name_is_whole_on_a_line_of_its_own_where_it_does_not_fit(self):
         name = "a-" * 30 + "a"
         assert shown(change(target=DEPLOYMENT._replace(name=name)), width=60).splitlines()[-2:] == [
