@@ -42,7 +42,8 @@ class Catalog:
     @property
     def size(self) -> int:
         """How many specs there are."""
-        return len(self.origins)
+        kinds = (self.environments, self.builds, self.audiences, self.automations)
+        return sum(len(kind) for kind in kinds) + len(self.variations)
 
     @property
     def origins(self) -> tuple[Origin, ...]:
