@@ -90,8 +90,8 @@ class Desk:
         self.until: datetime | None = None
         #: Places of which nobody could look whether they serve something already.
         self.unseen: set[PlaceKey] = set()
-        #: (environment, model) -> what is served there although no record says so, in words.
-        self.unclear: dict[tuple[str, str], str] = {}
+        #: What is served at a place although no record says so, in words.
+        self.unclear: dict[PlaceKey, str] = {}
         self._writer, self._now = writer, now
         self._archive, ledger = archive, archive.ledger(model)
         self._builds = dict(ledger.builds)
@@ -230,14 +230,15 @@ class Desk:
     # -- what no record says ----------------------------------------------------------------------------------------
 
     def _look_at_what_is_served(self) -> None:
-        """Places without any promotion may serve already: their spec has asked for no decision until now.
+        """Places may serve although no promotion says what: their spec has asked for no decision until now.
 
         Where that is the very build that the spec names, it counts as the current one. Any other is left alone until
-        the first promotion begins: nobody knows its spec any more.
+        the first promotion begins: nobody knows its spec any more. A promotion that only waits, or that a person has
+        written without a word of what it replaces, takes nothing away.
         """
         served: dict[PlaceKey, str] = {}
         for key, place in self.places.items():
-            if self.ledger.at(key):
+            if self.ledger.says_what_is_served(key):
                 continue
             environment, (_, model, variation) = place.environment, key
             labels = f"{PART_OF}={set_id(environment.name)},{NAME}={model},{VARIATION}={variation}"
@@ -245,17 +246,18 @@ class Desk:
                 reader = self.outside.reader_of(environment.data_plane)
                 found = reader.list("apps/v1", "Deployment", namespace=environment.namespace_name, labels=labels).items
             except ApiError as error:
-                self.unclear[environment.name, model] = str(error)
+                self.unclear[key] = str(error)
                 self.unseen.add(key)
                 continue
             ids = {body["metadata"].get("annotations", {}).get(FULL_ID, "") for body in found}
+            ids -= {one.spec.build for one in self.ledger.at(key) if one.status.rollout is not None}  # it brought them
             pinned = self.pinned.get(key)
             if pinned is not None and ids == {pinned.identity.id}:
                 served[key] = pinned.identity.id
             elif ids:
                 words = "is served without a promotion, and stays until the first one begins"
                 builds = ", ".join(sorted(one[:8] or "one that nobody knows" for one in ids))
-                self.unclear[environment.name, model] = f"variation {variation}: build {builds} {words}"
+                self.unclear[key] = f"variation {variation}: build {builds} {words}"
         if served:
             self._served, self._ledger = served, None
         if self.unclear and self._now is not None:

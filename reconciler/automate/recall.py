@@ -40,13 +40,13 @@ NOTHING = Recall(Facts(), {}, {})
 
 def recall(desk: Desk) -> Recall:
     """Of the records of one model, as they are by now. `facts.commits` are what was built of branches last."""
-    unclear = dict(desk.unclear)
+    unclear: dict[tuple[str, str], str] = {}
     stands: dict[PlaceKey, tuple[Stood, ...]] = {}
     for key, stood in promotion.stands(desk.places, desk.ledger).items():
         environment, model, _ = key
         # Where something serves without a record, the route is turned to what comes when that is ready, and to nothing
         # before: so what serves keeps on.
-        is_first = (environment, model) in desk.unclear
+        is_first = key in desk.unclear
         try:
             stands[key] = tuple(
                 Stood(_recorded(desk, key, build), 100 if is_first else percent) for build, percent in stood
@@ -55,8 +55,8 @@ def recall(desk: Desk) -> Recall:
             unclear[environment, model] = str(error)
             desk.trouble.append(Trouble(f"{model} in {environment}", str(error)))
             continue
-        if stood:
-            unclear.pop((environment, model), None)
+        if is_first and not stood:
+            unclear[environment, model] = desk.unclear[key]
     unclear |= desk.ledger.unreadable
     facts = Facts(_last_commits(desk), _runs(desk), stands, _batches(desk))
     return Recall(facts, _kept_jobs(desk), unclear)

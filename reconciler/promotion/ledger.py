@@ -114,6 +114,10 @@ class Ledger:
         expected = next((p.spec.expected_current for p in here if p.spec.expected_current), "")
         return expected or self.served.get(place, "")
 
+    def says_what_is_served(self, place: PlaceKey) -> bool:
+        """Whether a promotion of the place does, so that nobody has to look."""
+        return any(p.status.phase is Phase.SUCCEEDED or p.spec.expected_current for p in self.at(place))
+
     def verified(self, build_id: str, environment: str, model: str) -> bool:
         """Whether a promotion of it has succeeded there, for any variation, and nobody has taken it back since."""
         reached = self._reached.get((build_id, environment, model), ())

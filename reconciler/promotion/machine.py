@@ -136,7 +136,8 @@ def _superseded(promotion: Promotion, status: PromotionStatus, world: World, now
         words = "its build is served already"
     elif world.current != spec.expected_current:
         served = f"build {short(world.current)}" if world.current else "no build"
-        expected = f"build {short(spec.expected_current)}" if spec.expected_current else "no build"
+        nothing = "no build (its expectedCurrent is empty)"
+        expected = f"build {short(spec.expected_current)}" if spec.expected_current else nothing
         words = f"it was to replace {expected}, and {served} is served by now"
     elif spec.kind == "Promote" and world.target not in ("", spec.build):
         is_pinned = world.variation.build is not None

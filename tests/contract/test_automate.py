@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from reconciler import inventory
+from reconciler import inventory, ledger
 from reconciler.clusters import Clusters
 from reconciler.reconcile import Request, reconcile
 from reconciler.report import Outcome, Report, exit_code
@@ -102,6 +102,22 @@ class Land:
     def jobs(self, namespace: str = "prod") -> set[str]:
         return {one["metadata"]["name"] for one in self.api("GET", collection("Job", namespace)).body["items"]}
 
+    def hand_made(self, build: str, **more: Any) -> None:
+        """A promotion of churn into prod, as a person writes it for kubectl: without a word of what it replaces."""
+        for definition in ledger.definitions():
+            path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+            assert self.api("POST", path, definition).status in (201, 409)
+        cause = {"kind": "Manual", "at": self.now.isoformat(), "by": "kim"}
+        spec = {"model": "churn", "variation": "default", "environment": "prod", "build": build, "cause": cause, **more}
+        body = {
+            "apiVersion": "trueup.dev/v1",
+            "kind": "Promotion",
+            "metadata": {"name": f"churn.default.prod.{build[:8]}-1", "namespace": "trueup-system"},
+            "spec": spec,
+        }
+        answer = self.api("POST", f"{RECORDS}/promotions", body)
+        assert answer.status == 201, answer.body.get("message")
+
     def decide(self, action: str, number: int = -1) -> None:
         one = self.records("promotions")[number]
         said = {"action": action, "by": "kim", "at": self.now.isoformat(), "build": one["spec"]["build"]}
@@ -135,6 +151,19 @@ def pinned(commit: str, **more: Any) -> tuple[Body, ...]:
     build = {"name": "churn-1", "model": "churn", "git_uri": f"{REPOSITORY}#churn", "git_commit": commit}
     served = {"model": "churn", "environments": ["prod"], "build": "churn-1", **SMALL, **more}
     return environment("prod"), {"builds": [build]}, {"variations": [served]}
+
+
+def halves(commit: str, other: str, **more: Any) -> tuple[Body, ...]:
+    """The same for half of all requests, and another variation for the rest: no guard minds if one of them goes."""
+    half = {"traffic": [{"weight": 50}]}
+    where, _, variations = pinned(commit, **half, **more)
+    commits = {"churn-1": commit, "churn-2": other}
+    builds = [
+        {"name": name, "model": "churn", "git_uri": f"{REPOSITORY}#churn", "git_commit": one}
+        for name, one in commits.items()
+    ]
+    rest = {"model": "churn", "name": "other", "environments": ["prod"], "build": "churn-2", **SMALL, **half}
+    return where, {"builds": builds}, {"variations": [*variations["variations"], rest]}
 
 
 def automated(trigger: Any, *, where: Body | None = None, **more: Any) -> tuple[Body, ...]:
@@ -202,6 +231,65 @@ def test_a_canary_that_is_added_together_with_a_new_build_leaves_the_old_one_unt
     assert land.deployments().keys().isdisjoint(before)
     assert land.promotion()["phase"] == "Succeeded"
     assert land.plant.gaps == set()
+
+
+@pytest.mark.parametrize("names", ["another build", "the one that serves"])
+def test_a_promotion_made_by_hand_that_does_not_know_what_serves_takes_nothing_away(land: Land, names: str):
+    other = land.repository.model("churn", "two")
+    land.write(*halves(land.repository.model("churn", "three"), other))
+    land.settle()
+    before = land.deployments(), land.weights()
+    (serving,) = (
+        one["metadata"]["annotations"]["trueup.dev/build"]
+        for one in land.api("GET", collection("Deployment", "prod")).body["items"]
+        if one["metadata"]["labels"]["trueup.dev/variation"] == "default"
+    )
+    build = serving if names == "the one that serves" else "f" * 64
+    land.hand_made(build)
+    for _ in range(3):
+        land.run()
+        land.plant.turn()
+        assert (land.deployments(), land.weights()) == before
+    status = land.promotion()
+    words = {
+        "another build": (
+            f"it was to replace no build (its expectedCurrent is empty), and build {serving[:8]} is served by now"
+        ),
+        "the one that serves": "its build is served already",
+    }
+    assert (status["phase"], status["message"]) == ("Superseded", words[names])
+
+    land.write(*halves(land.repository.model("churn", "four"), other))
+    for _ in range(8):
+        land.run()
+        land.plant.turn()
+        assert sum(land.weights().values()) == 100
+    land.settle()
+    assert {name.rpartition("-")[0] for name in land.deployments().keys() & before[0].keys()} == {"churn-other"}
+    assert [one["status"]["phase"] for one in land.records("promotions")] == ["Superseded", "Succeeded"]
+    assert land.plant.gaps == set()
+
+
+def test_what_serves_stays_while_the_first_promotion_waits_for_a_person(land: Land):
+    other = land.repository.model("churn", "two")
+    land.write(*halves(land.repository.model("churn", "three"), other))
+    land.settle()
+    before = land.deployments(), land.weights()
+    _, *rest = halves(land.repository.model("churn", "four"), other)
+    land.write(environment("prod", approval="manual"), *rest)
+    for _ in range(4):
+        land.run()
+        land.plant.turn()
+    assert land.promotion()["phase"] == "AwaitingApproval"
+    assert (land.deployments(), land.weights()) == before
+    land.decide("Approve")
+    for _ in range(6):
+        land.run()
+        land.plant.turn()
+        assert land.plant.gaps == set()
+    assert land.promotion()["phase"] == "Succeeded"
+    assert {name.rpartition("-")[0] for name in land.deployments().keys() & before[0].keys()} == {"churn-other"}
+    assert sum(land.weights().values()) == 100
 
 
 # -- triggers -------------------------------------------------------------------------------------------------------

@@ -79,7 +79,12 @@ def test_the_same_arguments_give_the_same_step_and_a_step_taken_twice_changes_no
         (promotion(), {"target": C, "variation": AUTOMATED}, Phase.SUPERSEDED, "build cccccccc is wanted by now"),
         (promotion(), {"current": B}, Phase.SUPERSEDED, "its build is served already"),
         (promotion(), {"current": C}, Phase.SUPERSEDED, "to replace build aaaaaaaa, and build cccccccc is served"),
-        (promotion(replaces=""), {}, Phase.SUPERSEDED, "to replace no build, and build aaaaaaaa is served"),
+        (
+            promotion(replaces=""),
+            {},
+            Phase.SUPERSEDED,
+            "to replace no build (its expectedCurrent is empty), and build aaaaaaaa is served",
+        ),
         (promotion(), {"rollback": "back"}, Phase.SUPERSEDED, "the rollback back takes its place"),
         # It had traffic, and a person did not want it: it is not to come again by itself.
         (rolling(), {"rollback": "back"}, Phase.ROLLED_BACK, "the rollback back takes its place; build aaaaaaaa has"),
