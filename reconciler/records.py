@@ -297,6 +297,9 @@ class PromotionStatus(_Part):
     gate: Gate = Gate()
     approval: Approval | None = None
     rollout: Rollout | None = None
+    suspended_at: Instant | None = None
+    """Since when its environment is suspended. Its clocks stand still; apart from a pause, which is a person's and
+    stays."""
     decided: int = 0
     """How many of the spec's decisions have been taken into account: each one counts once, in the phase in which it
     came. Clocks could not tell that, since people's differ from the reconciler's."""

@@ -54,7 +54,9 @@ def advance(promotion: Promotion, world: World, now: datetime) -> Step:
     if promotion.is_finished:
         return Step(status)
     if world.environment is not None and world.environment.suspended:
-        return Step(moved(status, status.phase, f"{world.environment.name} is suspended: nothing changes there", now))
+        words = f"{world.environment.name} is suspended: nothing changes there"
+        return Step(moved(status, status.phase, words, now, suspended_at=status.suspended_at or now))
+    promotion = promotion.model_copy(update={"status": _unsuspended(status, now)})
     status = _decided(promotion, world, now)
     if status.phase in ENDS:
         return Step(status)
@@ -66,6 +68,16 @@ def advance(promotion: Promotion, world: World, now: datetime) -> Step:
     if status.phase is Phase.HELD:
         return Step(status)
     return _towards_rollout(promotion, status, world, now)
+
+
+def _unsuspended(status: PromotionStatus, now: datetime) -> PromotionStatus:
+    """The clocks of a rollout go on from where they stood when its environment was suspended."""
+    if status.suspended_at is None:
+        return status
+    rolls_out = status.rollout
+    if rolls_out is not None:
+        rolls_out = rollout.stood_still(rolls_out, now - status.suspended_at)
+    return status.model_copy(update={"suspended_at": None, "rollout": rolls_out})
 
 
 # -- what people decided --------------------------------------------------------------------------------------------

@@ -100,9 +100,16 @@ def resumed(rollout: Rollout, now: datetime) -> Rollout:
     """Its clocks go on from where they stood."""
     if rollout.paused_at is None:
         return rollout
-    pause = max(timedelta(), now - rollout.paused_at)
-    routed_at = rollout.routed_at + pause if rollout.routed_at is not None else None
-    changes = {"paused_at": None, "began_at": rollout.began_at + pause, "routed_at": routed_at, "checked_at": None}
+    return stood_still(rollout, now - rollout.paused_at).model_copy(update={"paused_at": None})
+
+
+def stood_still(rollout: Rollout, span: timedelta) -> Rollout:
+    """What it has waited for took that long, and counts for nothing: neither for a hold nor for a time limit."""
+    span = max(timedelta(), span)
+    changes: dict[str, Any] = {"began_at": rollout.began_at + span, "checked_at": None}
+    for key in ("routed_at", "paused_at"):
+        moment = getattr(rollout, key)
+        changes[key] = moment + span if moment is not None else None
     return rollout.model_copy(update=changes)
 
 
@@ -133,9 +140,11 @@ def _stand(course: _Course) -> Step:
     given = course.world.variation.deployment.deployment_timeout
     limit = timedelta(seconds=given) if given else DEPLOYMENT_TIMEOUT
     if course.now - began_at >= limit:
-        return _fail(course, f"its Deployment is not ready after {limit.total_seconds():.0f} s: {candidate.message}")
-    words = f"its Deployment is {candidate.state}: {candidate.message}"
-    return _wait(course, words, look_again=began_at + limit)
+        why = candidate.message if candidate.state is not State.NOT_FOUND else "it is not there"
+        return _fail(course, f"its Deployment is not ready after {limit.total_seconds():.0f} s: {why}")
+    is_there = candidate.state is not State.NOT_FOUND
+    words = f"is {candidate.state}: {candidate.message}" if is_there else "is not there yet"
+    return _wait(course, f"its Deployment {words}", look_again=began_at + limit)
 
 
 def _hold(course: _Course) -> Step:

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from reconciler.promotion import AskChecks, advance, judged
+from reconciler.readiness import Readiness, State
 from reconciler.records import Action, Outcome, Phase
 from schemas.variation import Step
 from tests.unit.promotion.making import (
@@ -18,6 +19,7 @@ from tests.unit.promotion.making import (
     after,
     canary,
     decision,
+    environment,
     rolling,
     variation,
     verdict,
@@ -356,3 +358,63 @@ def test_the_step_says_when_to_look_again_at_the_latest():
     assert step(rolling(0, 5), NOW, variation=UNCHECKED).look_again == after(600)
     assert step(rolling(0, 100), variation=REPLACE).look_again is None
     assert step(rolling(0, 5, build_id=B), variation=UNCHECKED).sentence.startswith("step 1 of 2")
+
+
+# -- suspended ------------------------------------------------------------------------------------------------------
+
+SUSPENDED = environment(suspended=True)
+
+
+def suspend(one, begin, end, **changes):
+    """Suspended, looked at many times, and looked at again when it is so no more."""
+    for now in (begin, begin + 1, (begin + end) / 2, end - 1):
+        step_taken = step(one, after(now), environment=SUSPENDED, **changes)
+        assert (step_taken.question, step_taken.look_again) == (None, None)
+        one = one.model_copy(update={"status": step_taken.status})
+    assert one.status.suspended_at == after(begin)
+    return step(one, after(end), **changes)
+
+
+def test_an_hour_of_suspension_is_no_part_of_a_hold():
+    one = rolling(0, 5, routed_at=NOW)
+    back = suspend(one, 4, 3604, variation=UNCHECKED, routed=5)
+    assert (back.status.suspended_at, back.look_again) == (None, after(3610))
+    assert course(back.status) == (Phase.ROLLING_OUT, 0, 5)
+    assert back.status.rollout.routed_at == after(3600)
+    again = one.model_copy(update={"status": back.status})
+    assert course(step(again, after(3610), variation=UNCHECKED, routed=5).status) == (Phase.ROLLING_OUT, 1, 50)
+
+
+@pytest.mark.parametrize("weight", [0, 5])
+def test_an_hour_of_suspension_is_no_part_of_a_time_limit(weight):
+    """Neither of the Deployment's, which is not ready yet, nor of the canary's, whose routes are not accepted yet."""
+    served = variation(canary(), deployment={"deployment_timeout": 600})
+    one = rolling(0 if weight else -1, weight)
+    back = suspend(one, 500, 4100, variation=served, candidate=NOT_READY, routed=0)
+    assert (back.status.phase, back.look_again) == (Phase.ROLLING_OUT, after(4200))
+    late = step(one.model_copy(update={"status": back.status}), after(4200), variation=served, candidate=NOT_READY)
+    assert late.status.phase is Phase.ROLLED_BACK
+
+
+def test_what_a_person_has_paused_stays_so_after_a_suspension_and_no_time_counts_twice():
+    paused = say(rolling(0, 5, routed_at=NOW), Action.PAUSE, now=after(4), variation=UNCHECKED)
+    back = suspend(paused, 10, 110, variation=UNCHECKED)
+    assert back.status.rollout.paused_at is not None
+    again = paused.model_copy(update={"status": back.status})
+    on = say(again, Action.RESUME, now=after(204), variation=UNCHECKED).status.rollout
+    assert (on.paused_at, on.routed_at) == (None, after(200))
+
+
+def test_a_suspension_that_seems_to_begin_in_the_future_takes_no_time_from_the_hold():
+    one = rolling(0, 5, routed_at=NOW)
+    held = step(one, after(50), environment=SUSPENDED).status
+    back = step(one.model_copy(update={"status": held}), after(4), variation=UNCHECKED)
+    assert back.status.rollout.routed_at == NOW
+
+
+def test_before_it_exists_a_deployment_is_said_not_to_be_there_yet():
+    missing = Readiness(State.NOT_FOUND, "it does not exist")
+    waits = step(rolling(-1, 0), after(1), candidate=missing)
+    assert waits.status.message == "its Deployment is not there yet"
+    late = step(rolling(-1, 0), after(1800), candidate=missing, variation=REPLACE)
+    assert "its Deployment is not ready after 1800 s: it is not there; " in late.status.message
