@@ -156,6 +156,13 @@ def _each(pool: Executor, runs: Iterable[_Run], step: Callable[[_Run], list[Done
         yield from future.result()
 
 
+class _Left(NamedTuple):
+    """Why something is left alone in this pass: it waits for what comes by itself, or for what nobody moves."""
+
+    outcome: Outcome
+    message: str
+
+
 @dataclass(slots=True)
 class _Run:
     """One environment's part of a run."""
@@ -185,6 +192,11 @@ class _Run:
             in_the_way = change.held and not stays and not (change.drift and change.uid)
             if change.op in (Op.CONFLICT, Op.REFUSED) or in_the_way:
                 self.failed[change.id] = change.held or change.reason
+                if (
+                    change.op is Op.DELETE
+                    and "deletionTimestamp" in self.target.observed.members[change.id]["metadata"]
+                ):
+                    self.waiting.add(change.id)  # it goes by itself
 
     @property
     def environment(self) -> str:
@@ -310,10 +322,9 @@ class _Run:
             outcome = Outcome.WAITING if worst in self.waiting else Outcome.BLOCKED
             return self._leave(change, outcome, f"it needs {worst}")
         try:
-            waiting = self._waits_for(change)
-            if waiting is not None:
-                outcome = Outcome.FAILED if waiting.state is State.FAILED else Outcome.WAITING
-                return self._leave(change, outcome, waiting.message)
+            left = self._waits_for(change)
+            if left is not None:
+                return self._leave(change, left.outcome, left.message)
             if change.op is Op.REPLACE and not self._make_room(change):
                 message = "the old one is still being deleted; the next run goes on with it"
                 return self._leave(change, Outcome.WAITING, message)
@@ -420,7 +431,7 @@ class _Run:
         self.target.writer.delete(change.id, uid=change.uid, propagation=_propagation(change.id))
         return self._is_gone(change.id, change.uid)
 
-    def _waits_for(self, change: Change) -> Readiness | None:
+    def _waits_for(self, change: Change) -> _Left | None:
         """Built before served, and ready before traffic: what is not there yet, or will never be; None: all is."""
         live = self.target.observed.members.get(change.id)
         if change.id.kind == "Deployment" and live is None:
@@ -429,7 +440,7 @@ class _Run:
             return self._waits_for_pods(change, _backends(live))
         return None
 
-    def _waits_for_build(self, change: Change) -> Readiness | None:
+    def _waits_for_build(self, change: Change) -> _Left | None:
         """Pods whose artifact is not there yet would only fail to start. The build may be another environment's."""
         assert change.manifest is not None
         annotations = change.manifest.body["metadata"].get("annotations", {})
@@ -439,15 +450,16 @@ class _Run:
             if run.target.observed.has_run(job):
                 return None
             if why := run.failed.get(job) or run.lost:
-                return Readiness(State.IN_PROGRESS, f"it waits for {job}: {why}")
+                comes = run.lost or job in run.waiting
+                return _Left(Outcome.WAITING if comes else Outcome.BLOCKED, f"it waits for {job}: {why}")
             what, state = f"its build {job}", self._state_of_build(run, job)
         else:
             what, state = f"its build {build[:8]}", self.builds.elsewhere(build) or Readiness(State.CURRENT)
         if state.state is State.CURRENT:
             return None
         if state.state is State.FAILED:
-            return Readiness(State.FAILED, f"its build failed: {state.message}")
-        return Readiness(State.IN_PROGRESS, f"it waits for {what}: {state.message}")
+            return _Left(Outcome.FAILED, f"its build failed: {state.message}")
+        return _Left(Outcome.WAITING, f"it waits for {what}: {state.message}")
 
     def _state_of_build(self, run: _Run, job: ObjectId) -> Readiness:
         """That the cluster of another environment is lost does not lose this one."""
@@ -458,7 +470,7 @@ class _Run:
                 raise
             return Readiness(State.IN_PROGRESS, error.message)
 
-    def _waits_for_pods(self, change: Change, named: set[str]) -> Readiness | None:
+    def _waits_for_pods(self, change: Change, named: set[str]) -> _Left | None:
         """A route is not turned to pods that cannot answer yet.
 
         Only for what the live route does not name already, so that a pod that is down does not stop other changes.
@@ -467,9 +479,12 @@ class _Run:
         for needed in change.manifest.needs:
             if needed.kind == "Deployment" and needed.name not in named:
                 state = self.state_of(needed)
+                if state.state is State.FAILED:
+                    words = f"traffic stays where it is, as {needed} has failed: {state.message}"
+                    return _Left(Outcome.FAILED, words)
                 if state.state is not State.CURRENT:
-                    message = f"traffic stays where it is until {needed} is ready: {state.message}"
-                    return Readiness(State.IN_PROGRESS, message)
+                    words = f"traffic stays where it is until {needed} is ready: {state.message}"
+                    return _Left(Outcome.WAITING, words)
         return None
 
     def _failure(self, change: Change, error: ApiError) -> Done:
@@ -497,29 +512,33 @@ class _Run:
         if change.id in wanted:
             return Done(change, Outcome.BLOCKED, "the specs were read again, and want it")
         try:
-            if reason := self._still_in_use(change):
-                return Done(change, Outcome.WAITING, reason)
+            if left := self._still_in_use(change):
+                return Done(change, left.outcome, left.message)
             done = self._delete(change)
         except ApiError as error:
             return self._failure(change, error)
-        if done.outcome is Outcome.WAITING:
-            self.failed[change.id] = done.message
-        return done
+        return self._leave(change, done.outcome, done.message) if done.outcome is Outcome.WAITING else done
 
-    def _still_in_use(self, change: Change) -> str:
+    def _still_in_use(self, change: Change) -> _Left | None:
         """What serves goes when no route can name it any more, and its successor, if it has one, stands."""
         if change.id.kind in ("Job", "HTTPRoute"):
-            return ""
+            return None
         for target, why in list(self.failed.items()):
             if target.kind == "HTTPRoute" and self._model(target) == self._model(change.id):
-                return f"it may still get traffic, because {target} was not changed: {why}"
+                outcome = Outcome.WAITING if target in self.waiting else Outcome.BLOCKED
+                return _Left(outcome, f"it may still get traffic, because {target} was not changed: {why}")
         if change.superseded_by is None:
-            return ""
+            return None
         deployment = self._user_of(change.superseded_by)
         if deployment is None:
-            return ""
+            return None
         state = self.state_of(deployment)
-        return "" if state.state is State.CURRENT else f"its successor {deployment} is not ready: {state.message}"
+        if state.state is State.CURRENT:
+            return None
+        # What was left alone because of a build that has failed is not there, and nobody makes it.
+        comes = state.state is not State.FAILED and (deployment not in self.failed or deployment in self.waiting)
+        outcome = Outcome.WAITING if comes else Outcome.BLOCKED
+        return _Left(outcome, f"its successor {deployment} is not ready: {state.message}")
 
     def _user_of(self, target: ObjectId) -> ObjectId | None:
         """The wanted Deployment that an object belongs to: the one of its name, or the one that mounts it."""

@@ -43,6 +43,8 @@ class Plant:
         self.failing: dict[str, int] = {}
         #: Beginnings of the names of Deployments that never become ready.
         self.unready: tuple[str, ...] = ()
+        #: Whether the pods of Deployments that have none ready yet crash until their time is over.
+        self.crashing = False
         #: Whether routes are accepted.
         self.accepts = True
         #: "namespace/name" of each Job -> the uids that it had.
@@ -125,6 +127,10 @@ class Plant:
         """Its name, if its pods are ready."""
         name, metadata = one["metadata"]["name"], one["metadata"]
         if name.startswith(self.unready):
+            return ""
+        if self.crashing and not one.get("status", {}).get("readyReplicas"):
+            words = {"reason": "ProgressDeadlineExceeded", "message": "it has timed out progressing"}
+            self._seen(one, "deployments", {"conditions": [{"type": "Progressing", "status": "False", **words}]})
             return ""
         replicas = one["spec"]["replicas"]
         counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), replicas)

@@ -450,7 +450,7 @@ class TestPruning:
         theirs = route("kept", "removed", "theirs")
         assert api.apply(path, theirs, manager="some-controller", query="&force=true").status == 200
         done = environment.run(kept, route("kept"))
-        assert outcomes(done) == {"Deployment/removed": Outcome.WAITING}
+        assert outcomes(done) == {"Deployment/removed": Outcome.BLOCKED}
         assert environment.live(removed) is not None
 
     def test_spares_what_a_second_look_at_the_specs_wants(self, environment: Environment):

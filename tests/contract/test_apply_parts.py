@@ -264,7 +264,7 @@ class TestWhatIsMissing:
         if is_shown:
             assert list(outcomes(done)) == ["HTTPRoute/churn", "Deployment/removed"], "in this order"
         else:
-            assert outcomes(done) == {"Deployment/removed": Outcome.WAITING}
+            assert outcomes(done) == {"Deployment/removed": Outcome.BLOCKED}
 
     def test_and_comes_between_two_questions_is_a_persons_still(
         self, environment: Environment, api: Api, proxied: FaultProxy
@@ -362,6 +362,6 @@ class TestARouteThatStays:
         protected = route("removed")
         protected["metadata"] = {**protected["metadata"], "annotations": {PROTECTED: "true"}}
         environment.run(deployment("kept"), deployment("removed"), protected)
-        assert outcomes(environment.run(deployment("kept"))) == {"Deployment/removed": Outcome.WAITING}
+        assert outcomes(environment.run(deployment("kept"))) == {"Deployment/removed": Outcome.BLOCKED}
         done = outcomes(environment.run(deployment("kept"), approve=True))
         assert list(done) == ["HTTPRoute/churn", "Deployment/removed"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ import pytest
 from reconciler import inventory, ledger
 from reconciler.clusters import Clusters
 from reconciler.reconcile import Request, reconcile
-from reconciler.report import Outcome, Report, exit_code
+from reconciler.report import ExitCode, Outcome, Report, exit_code
 from tests.contract.client import MERGE, Api, EmbeddedServer
 from tests.contract.plant import Plant
 from tests.e2e.data_plane import REPOSITORY, Repository
@@ -290,6 +291,34 @@ def test_what_serves_stays_while_the_first_promotion_waits_for_a_person(land: La
     assert land.promotion()["phase"] == "Succeeded"
     assert {name.rpartition("-")[0] for name in land.deployments().keys() & before[0].keys()} == {"churn-other"}
     assert sum(land.weights().values()) == 100
+
+
+# -- the end of a wait ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["its build fails", "its pods crash", "the build of a first one fails"])
+def test_a_run_that_waits_ends_as_soon_as_nothing_can_change_by_itself_any_more(land: Land, fault: str):
+    if fault != "the build of a first one fails":
+        land.write(*halves(land.repository.model("churn", "two"), land.repository.model("churn", "three")))
+        land.settle()
+    before = land.deployments()
+    land.write(*halves(land.repository.model("churn", "four"), land.repository.model("churn", "five")))
+    with Plant(land.api) as plant:
+        if fault == "its pods crash":
+            plant.crashing = True
+        else:
+            plant.failing = {"churn": 3}
+        began = time.monotonic()
+        report = land.run(wait=60)
+    assert time.monotonic() - began < 30, report.done
+    assert (report.overdue, exit_code(report)) == (False, ExitCode.SPECS)
+    assert not [one for one in report.done if one.outcome is Outcome.WAITING]
+    assert before.items() <= land.deployments().items(), "what serves stays"
+
+    # And so does the next run, of the same specs.
+    again = land.run(wait=60)
+    assert (again.overdue, exit_code(again)) == (False, ExitCode.SPECS)
+    assert time.monotonic() - began < 45, again.done
 
 
 # -- triggers -------------------------------------------------------------------------------------------------------
