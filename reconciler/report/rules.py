@@ -188,6 +188,10 @@ RULES = {
     ),
     "reference/circle": "`promote_after` leads back to where it began; break it at one place.",
     "reference/duplicate-name": "Two specs of a kind have one name; rename or remove one of them.",
+    "reference/never-verified": (
+        "An environment comes after another one, and the automation deploys nothing to that one, so its builds wait "
+        "for ever; add it to the environments that the automation deploys to."
+    ),
     "reference/no-environment": "An automation deploys, and there is no environment; define one.",
     "reference/not-served-there": (
         "An automation deploys to an environment that the variation does not name; add it to the variation."

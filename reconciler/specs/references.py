@@ -98,6 +98,7 @@ def check(members: Sequence[Found[Any]], scope: Scope, places: Places) -> Specs:
             *_unknown(found, references[found.key], variations, scope, places),
             *_of_other_models(found, references[found.key], scope, places),
             *_wrong_target(found, specs, deployed_to, scope, places),
+            *_never_verified(found, specs, scope, places),
             *_secrets_in_the_open(found, places),
         ]
         specs.problems += problems
@@ -331,6 +332,41 @@ def _wrong_target(
             hint = f"add {environment} to the environments of the variation"
             where = ("deployment_spec", "environments", index)
             yield places.problem(found.site, where, "reference/not-served-there", message, hint)
+
+
+def _never_verified(found: Found[Any], specs: Specs, scope: Scope, places: Places) -> Iterator[Problem]:
+    """An environment of an automation whose builds can never come there, as nobody verifies them before."""
+    spec = found.spec
+    if not isinstance(spec, Automation) or spec.deployment_spec is None:
+        return
+    given = spec.deployment_spec.environments
+    own = [v for v in specs.of("variations") if v.spec.model == spec.model and v.spec.automation == spec.name]
+    target = next((v for v in own if v.spec.name == spec.deployment_spec.variation_name), None)
+    where: dict[str, tuple[Found[Any], Path]] = {}
+    if given:
+        where = {name: (found, ("deployment_spec", "environments", index)) for index, name in enumerate(given)}
+    elif target is not None:
+        where = {name: (target, ("environments", index)) for index, name in enumerate(target.spec.environments)}
+    elif spec.environment is not None:
+        where = {spec.environment: (found, ("environment",))}
+    verified = {name for v in own for name in v.spec.environments if not given or name in given} | where.keys()
+    if spec.trigger.git is not None:
+        # A commit makes the same build for an automation and for a spec that pins it.
+        pins = (v.spec for v in specs.of("variations") if v.spec.model == spec.model and v.spec.build is not None)
+        verified |= {name for pin in pins for name in pin.environments}
+    for name, (place, path) in where.items():
+        environment = scope.environments.get(("environments", "", name))
+        missing = [before for before in environment.spec.promote_after if before not in verified] if environment else []
+        if missing:
+            before = " and ".join(missing)
+            message = (
+                f"{name} takes only builds that were verified in {before}, where the automation "
+                f'"{spec.name}" deploys nothing: its builds wait for ever.'
+            )
+            hint = f"add {before} to these environments"
+            if path == ("environment",):
+                hint = f"write deployment_spec: {{environments: [{', '.join((*missing, name))}]}}"
+            yield places.problem(place.site, path, "reference/never-verified", message, hint, severity="warning")
 
 
 def _local_repositories(specs: Specs, places: Places) -> None:

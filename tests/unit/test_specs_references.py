@@ -217,6 +217,51 @@ def test_a_pinned_variation_is_a_warning_and_stops_nobody() -> None:
     assert ("churn", "default") in loaded.catalog.variations
 
 
+NEVER = 'production takes only builds that were verified in staging, where the automation "other" deploys nothing: '
+
+
+@pytest.mark.parametrize(
+    ("automation", "variation", "hint"),
+    [
+        ("deployment_spec: {environments: [▸production]}", "", "add staging to these environments"),
+        ("deployment_spec: {}", "environments: [▸production], automation: other", "add staging to these environments"),
+        (
+            "environment: ▸production\n      deployment_spec: {}",
+            "",
+            "write deployment_spec: {environments: [staging, production]}",
+        ),
+        (  # The variation is served in staging, and the automation leaves it out.
+            "deployment_spec: {environments: [▸production]}",
+            "environments: [staging, production], automation: other",
+            "add staging to these environments",
+        ),
+    ],
+)
+def test_an_environment_that_no_build_of_an_automation_can_ever_reach_is_a_warning(
+    automation: str, variation: str, hint: str
+) -> None:
+    text = document("automations", AUTOMATION + automation)
+    if variation:
+        text += "---\n" + document("variations", f"{{model: scoring, {variation}}}")
+    before = text.partition("▸")[0]
+    loaded = load(GOOD, text.replace("▸", ""))
+    (problem,) = loaded.problems
+    assert (problem.rule, problem.severity) == ("reference/never-verified", "warning")
+    assert (problem.message, problem.hint) == (NEVER + "its builds wait for ever.", hint)
+    assert (problem.line, problem.column) == (before.count("\n") + 1, len(before.rpartition("\n")[2]) + 1)
+    assert "other" in loaded.catalog.automations
+
+
+@pytest.mark.parametrize(("trigger", "source"), [("manual", "automation: other"), ("git", "build: scoring-1")])
+def test_a_build_may_be_verified_before_by_another_variation(trigger: str, source: str) -> None:
+    automation = AUTOMATION.replace("trigger: manual", f"trigger: {trigger}") + "deployment_spec: {}"
+    served = "{model: scoring, environments: [production], automation: other}"
+    before = f"{{model: scoring, name: before, environments: [staging], {source}}}"
+    build = "{name: scoring-1, model: scoring, git_uri: 'https://example.com/a'}"
+    automations, builds = document("automations", automation), document("builds", build)
+    assert load(GOOD, automations, document("variations", served, before), builds).problems == ()
+
+
 def test_a_credential_in_the_open_is_a_warning_that_names_the_variable_and_not_its_value() -> None:
     spec = "{name: b, model: m, git_uri: 'https://example.com/a', env_vars: {DB_PASSWORD: planted, TOKENIZER: fine}}"
     loaded = load(GOOD, document("builds", spec))
