@@ -57,6 +57,19 @@ GitCommit = Annotated[
 Parameters = Annotated[Pairs, TextMap(r"^[A-Za-z_][A-Za-z0-9_.-]*$", (("n_estimators", "200"),))]
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=63, examples=["weekly"])]
 
+#: Fields of the platform that are read, so that definitions move over unchanged, and that nothing here could obey: why,
+#: and what to do instead.
+NO_EFFECT = {
+    "provision_instance_timeout": (
+        "a cluster counts one time for all of a build, the wait for a machine included",
+        "write timeout_minutes, for both together",
+    ),
+    "push_image": (
+        "no image is made of a build: its artifact goes to the object storage, and is served from there",
+        "remove it",
+    ),
+}
+
 #: What no branch is called although the pattern lets it through.
 _NO_BRANCH = re.compile(r"\.lock(/|$)|\.\.")
 
@@ -99,9 +112,9 @@ class BuildSpecification(SpecModel):
     validate_build_artifact_timeout: Annotated[int, Field(ge=1, le=3600), Unit("seconds")] = 120
     """Seconds for loading and predicting."""
     push_image: bool = True
-    """Push the build's image, where the data plane makes images."""
+    """No effect here: no image is made of a build. Its artifact goes to the object storage, and is served from it."""
     provision_instance_timeout: Annotated[int, Field(ge=1, le=1440), Unit("minutes")] = 120
-    """Minutes to wait for a machine."""
+    """No effect here: a cluster counts one time for a build, the wait for a machine included. See timeout_minutes."""
     timeout_minutes: Annotated[int, Field(ge=1, le=10_080), Unit("minutes")] = 240
     """Minutes for the build as a whole, waiting for a machine included."""
 

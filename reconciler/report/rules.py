@@ -192,6 +192,10 @@ RULES = {
         "An environment comes after another one, and the automation deploys nothing to that one, so its builds wait "
         "for ever; add it to the environments that the automation deploys to."
     ),
+    "reference/no-effect": (
+        "An automation says how its builds are served, and the variation has a spec of its own, which says otherwise "
+        "and counts; write it there."
+    ),
     "reference/no-environment": "An automation deploys, and there is no environment; define one.",
     "reference/not-served-there": (
         "An automation deploys to an environment that the variation does not name; add it to the variation."
@@ -241,6 +245,9 @@ RULES = {
     "schema/invalid": "A value is not valid; the message says why.",
     "schema/key": "A key of a mapping does not have the form that keys have there; the hint has an example.",
     "schema/missing-field": "A required field is missing; write it.",
+    "schema/no-effect": (
+        "The field does nothing here; the message says why, and the hint what does what you may want."
+    ),
     "schema/one-of": "A field is written in two of its forms at once, or in none; keep one.",
     "schema/range": "A number is outside of its range; the hint has the bound.",
     "schema/repeated": "A list names something twice; remove one of them.",

@@ -18,7 +18,7 @@ from renderers.catalog import Catalog, Placed, promotion_order, units
 from schemas.audience import Audience
 from schemas.automation import Automation
 from schemas.base import EnvVars, SpecModel
-from schemas.build import Build
+from schemas.build import NO_EFFECT, Build, BuildSpecification
 from schemas.document import KINDS
 from schemas.environment import Environment
 from schemas.problem import Path, Problem
@@ -100,6 +100,7 @@ def check(members: Sequence[Found[Any]], scope: Scope, places: Places) -> Specs:
             *_wrong_target(found, specs, deployed_to, scope, places),
             *_never_verified(found, specs, scope, places),
             *_secrets_in_the_open(found, places),
+            *_without_effect(found, specs, places),
         ]
         specs.problems += problems
         if any(problem.severity == "error" for problem in problems):
@@ -277,6 +278,44 @@ def _variables(spec: Any) -> Iterator[tuple[Path, EnvVars]]:
         for key in ("build_spec", "deployment_spec"):
             if (part := getattr(spec, key)) is not None:
                 yield (key,), part.env_vars
+
+
+def _without_effect(found: Found[Any], specs: Specs, places: Places) -> Iterator[Problem]:
+    """What somebody has written and nothing obeys."""
+    spec = found.spec
+    if isinstance(spec, Build):
+        yield from _unobeyed(found, spec, (), places)
+    if not isinstance(spec, Automation):
+        return
+    if spec.build_spec is not None:
+        yield from _unobeyed(found, spec.build_spec, ("build_spec",), places)
+    if (target := spec.deployment_spec) is None:
+        return
+    key: Key = ("variations", spec.model, target.variation_name)
+    variation = specs.found.get(key)
+    if variation is None:
+        return
+    deployment = variation.spec.deployment
+    given = [name for name in type(deployment).model_fields if name in target.model_fields_set]
+    other = [name for name in given if getattr(target, name) != getattr(deployment, name)]
+    if other:
+        verb, it = ("has", "it") if len(other) == 1 else ("have", "them")
+        message = f"{_listed(other)} {verb} no effect here: {_called(key)[0].lower()}{_called(key)[1:]} says otherwise."
+        hint = f"write {it} into its deployment ({variation.placed.origin})"
+        where = ("deployment_spec", other[0])
+        yield places.problem(found.site, where, "reference/no-effect", message, hint, severity="warning")
+
+
+def _unobeyed(found: Found[Any], part: BuildSpecification, path: Path, places: Places) -> Iterator[Problem]:
+    for name in sorted(part.model_fields_set & NO_EFFECT.keys()):
+        because, hint = NO_EFFECT[name]
+        message = f"{name} has no effect here, because {because}."
+        yield places.problem(found.site, (*path, name), "schema/no-effect", message, hint, severity="warning")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """For people: "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _of_other_models(

@@ -23,6 +23,7 @@ from renderers.catalog import Catalog, Placed, units
 from renderers.manifest import Origin
 from schemas import autoscaling, base
 from schemas.audience import UnaryOperator
+from schemas.build import NO_EFFECT
 from schemas.document import KINDS, Document
 from schemas.reader import read
 
@@ -33,10 +34,11 @@ SPECS = ROOT / "examples" / "specs"
 FILES = sorted(SPECS.rglob("*.yaml"))
 SCHEMA = ROOT / "schemas" / "document.schema.json"
 
-#: Fields that no example of the embedded data plane can have, and why.
+#: Fields that no example of the embedded data plane can have, or should, and why.
 CANNOT_APPEAR = {
     "DataPlane.context": "the cluster of a `kubernetes` data plane: the README shows one",
     "DataPlane.kubeconfig_secret": "the same, for another cluster",
+    **{f"BuildSpecification.{name}": f"no effect: {because}" for name, (because, _) in NO_EFFECT.items()},
 }
 
 

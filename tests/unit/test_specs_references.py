@@ -217,6 +217,36 @@ def test_a_pinned_variation_is_a_warning_and_stops_nobody() -> None:
     assert ("churn", "default") in loaded.catalog.variations
 
 
+@pytest.mark.parametrize(
+    ("says", "words", "hint"),
+    [
+        (["memory: ▸4Gi"], "memory has", "write it into its deployment (c.yaml:4)"),
+        (
+            ["memory: 2Gi", "cpu_fraction: 1", "number_of_pods: ▸3"],  # in the order of the reference
+            "number_of_pods and cpu_fraction have",
+            "write them into its deployment (c.yaml:4)",
+        ),
+    ],
+)
+def test_how_an_automation_serves_is_a_warning_where_the_spec_of_its_variation_says_otherwise(
+    says: list[str], words: str, hint: str
+) -> None:
+    text = document("automations", AUTOMATION + f"deployment_spec: {{environments: [staging], {', '.join(says)}}}")
+    before = text.partition("▸")[0]
+    served = document("variations", "{model: scoring, environments: [staging], automation: other}")
+    (problem,) = load(GOOD, text.replace("▸", ""), served).problems
+    assert (problem.rule, problem.severity) == ("reference/no-effect", "warning")
+    message = f'{words} no effect here: the variation "default" of the model "scoring" says otherwise.'
+    assert (problem.message, problem.hint) == (message, hint)
+    assert (problem.line, problem.column) == (before.count("\n") + 1, len(before.rpartition("\n")[2]) + 1)
+
+
+def test_how_an_automation_serves_may_be_said_twice_alike() -> None:
+    automation = AUTOMATION + "deployment_spec: {environments: [staging], number_of_pods: 2}"
+    served = "{model: scoring, environments: [staging], automation: other}"
+    assert load(GOOD, document("automations", automation), document("variations", served)).problems == ()
+
+
 NEVER = 'production takes only builds that were verified in staging, where the automation "other" deploys nothing: '
 
 
