@@ -8,28 +8,22 @@
       require: spec.deployment.number_of_pods >= 2
       message: Production needs at least two pods.
 
-A rule that is broken is a problem as any other, at the line of the spec. What an error is about is not applied. CEL has
-no side effects, so a rule that a stranger writes can do no more than say no. But its macros are loops, and nothing
-interrupts an evaluation, so what loops may cost is limited before one begins.
+A rule that is broken is a problem as any other, at the line of the spec. What an error is about is not applied.
 """
 
 from __future__ import annotations
 
-import re
-import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, lru_cache
-from importlib.machinery import PathFinder
-from importlib.util import find_spec, module_from_spec
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from reconciler import plan
+from reconciler import cel, plan
 from reconciler.plan import Change, Guard, Op
+from reconciler.specs import typed
 from reconciler.specs.places import Places
 from reconciler.specs.references import Specs, drop_what_needs_them
 from reconciler.specs.typed import Found
@@ -59,11 +53,12 @@ class Rule:
     when: Any  #: a compiled expression; None: always
     require: Any
     is_of_base: bool = False  #: it is not, or not so, in the file of the head
+    effort: cel.Effort = field(default_factory=cel.Effort, compare=False, repr=False)  #: of all rules of the file
 
     @property
     def names(self) -> frozenset[str]:
         """The names in its expressions, variables among them: what none of them names need not be made for CEL."""
-        return _names(self.spec.when or "") | _names(self.spec.require)
+        return cel.names(self.spec.when or "") | cel.names(self.spec.require)
 
     @property
     def id(self) -> str:
@@ -76,10 +71,11 @@ class Rule:
         return "approvals" in self.names
 
     def is_broken(self, context: Any) -> bool:
-        """Whether something is as it must not be: what `_context` made. Raises `_FailedError` where nobody can say."""
-        if self.when is not None and not _true(self.when, context):
-            return False
-        return not _true(self.require, context)
+        """Whether something (of `cel.context`) is as it must not be. Raises `cel.FailedError` where nobody can say."""
+        with self.effort.of(self.spec.name):
+            if self.when is not None and not cel.is_true(self.when, context):
+                return False
+            return not cel.is_true(self.require, context)
 
     def sentence(self, where: str) -> str:
         """What is wrong, and where."""
@@ -160,11 +156,11 @@ class Policy:
         kind = KINDS[found.kind][0]
         rules = [rule for rule in self.rules if rule.spec.kind == kind]
         names = frozenset[str]().union(*(rule.names for rule in rules))
-        asked = [(name, _context(variables)) for name, variables in _of(found.spec, specs, names)] if rules else []
+        asked = [(name, cel.context(variables)) for name, variables in _of(found.spec, specs, names)] if rules else []
         for rule in rules:
             try:
                 broken = [name for name, context in asked if rule.is_broken(context)]
-            except _FailedError as error:
+            except cel.FailedError as error:
                 message = f"{rule.id} cannot be asked of {kind} {found.name}: {error}."
                 yield rule.problem(message, _FAILED)
                 continue
@@ -185,11 +181,11 @@ class Policy:
             "environment": _data(placed.spec if placed is not None and "environment" in names else None),
             "approvals": sorted(self.approvals),
         }
-        context = _context(variables)
+        context = cel.context(variables)
         for rule in rules:
             try:
                 is_broken = rule.is_broken(context)
-            except _FailedError as error:
+            except cel.FailedError as error:
                 message = f"{rule.id} cannot be asked of {change.id} in {change.environment}: {error}."
                 yield _Broken(rule.problem(message, _FAILED), f"{rule.id} cannot be asked: {error}")
                 continue
@@ -232,13 +228,13 @@ def differing(base: Policy, head: Policy) -> Iterator[tuple[str, Rule | None]]:
     for name in sorted(old.keys() | new.keys()):
         was, will = old.get(name), new.get(name)
         if will is None:
-            yield f"rule {name} is removed ({_short(old[name].spec.message)})", None
+            yield f"rule {name} is removed ({cel.short(old[name].spec.message)})", None
         elif was is None:
-            yield f"rule {name} is new ({_short(will.spec.message)})", will
+            yield f"rule {name} is new ({cel.short(will.spec.message)})", will
         elif was.spec != will.spec:
             before, after = was.spec.model_dump(), will.spec.model_dump()
             words = (
-                f"{key} {_short(str(before[key] or 'none'))} -> {_short(str(after[key] or 'none'))}"
+                f"{key} {cel.short(str(before[key] or 'none'))} -> {cel.short(str(after[key] or 'none'))}"
                 for key in before
                 if before[key] != after[key]
             )
@@ -294,7 +290,13 @@ def read(file: str, content: bytes, approvals: Iterable[str] = ()) -> Policy:
     reading = reader.read(file, content, marks=True)
     problems = list(reading.problems)
     rules: list[Rule] = []
+    effort = cel.Effort()
     for document in reading.documents if reading.whole else ():
+        if not typed.validator("policy").is_valid(document.value):
+            problems += [
+                fault.problem(file, document) for fault in typed.faults_by_schema(document, document, "policy")
+            ]
+            continue
         try:
             parsed = Policies.model_validate(document.value)
         except ValidationError as error:
@@ -310,14 +312,14 @@ def read(file: str, content: bytes, approvals: Iterable[str] = ()) -> Policy:
             for key in ("when", "require"):
                 try:
                     text = getattr(spec, key)
-                    compiled[key] = _compiled(text) if text is not None else None
-                except _FailedError as error:
+                    compiled[key] = cel.compiled(text) if text is not None else None
+                except cel.FailedError as error:
                     at = document.mark(("policies", number, key))
                     message = f"policy {spec.name}: {key} is no CEL: {error}."
                     path = ("policies", number, key)
                     problems.append(Problem(file, at.line, at.column, path, "policy/expression", message))
             if len(compiled) == 2:
-                rules.append(Rule(spec, file, mark.line, compiled["when"], compiled["require"]))
+                rules.append(Rule(spec, file, mark.line, compiled["when"], compiled["require"], effort=effort))
     return Policy(tuple(rules), tuple(problems), approvals=frozenset(approvals))
 
 
@@ -354,111 +356,3 @@ def _change(change: Change) -> dict[str, Any]:
         if origin
         else None,
     }
-
-
-# -- CEL ------------------------------------------------------------------------------------------------------------
-
-
-class _FailedError(Exception):
-    """An expression that cannot be compiled, or has no answer: a sentence without a full stop."""
-
-
-@cache
-def _cel() -> Any:
-    """The library's compiled part alone: the package itself imports a command line, a quarter of a second of it."""
-    package = find_spec("cel")
-    assert package is not None
-    found = PathFinder.find_spec("cel.cel", package.submodule_search_locations)
-    assert found is not None
-    assert found.loader is not None
-    module = sys.modules["cel.cel"] = module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
-def _compiled(expression: str) -> Any:
-    try:
-        compiled = _cel().compile(expression)
-    except ValueError as error:
-        if "Recursion limit" in str(error):
-            raise _FailedError("too many brackets are in one another") from None
-        words = (str(error).partition("Syntax error: ")[2] or str(error)).partition("expecting")[0]
-        raise _FailedError(_short(words)) from None
-    _refuse_costly(expression)
-    return compiled
-
-
-#: The loops of CEL: each goes through a list or a map, and none of a spec has more than 500 entries.
-_MACROS = frozenset({"all", "exists", "exists_one", "existsOne", "map", "filter"})
-#: How many of them an expression may have; how many in, or after, one another; and how many sums beside them, which
-#: make lists longer. So an evaluation looks at some millions of entries at most: seconds, and not hours.
-_MOST_MACROS, _DEEPEST, _MOST_SUMS = 16, 2, 32
-#: The lexical grammar of CEL, for what has compiled: text is left out, and so are comments.
-_TOKENS = re.compile(
-    r"""//[^\n]*"""
-    r"""|[bB]?[rR][bB]?(?:\"{3}[\s\S]*?\"{3}|'{3}[\s\S]*?'{3}|"[^"\n]*"|'[^'\n]*')"""
-    r"""|[bB]?(?:\"{3}(?:\\[\s\S]|[^\\])*?\"{3}|'{3}(?:\\[\s\S]|[^\\])*?'{3})"""
-    r"""|[bB]?(?:"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
-    r"""|(?P<word>\w+|[^\s\w])"""
-)
-
-
-@lru_cache(maxsize=1024)
-def _names(expression: str) -> frozenset[str]:
-    return frozenset(found["word"] for found in _TOKENS.finditer(expression) if found["word"])
-
-
-def _refuse_costly(expression: str) -> None:
-    """Refuses loops that are in, or after, one another, deeper than `[1, 2].all(x, [1, 2].all(y, ...))`.
-
-    Each of them multiplies what an evaluation costs, or how large its values grow.
-    """
-    words = [found["word"] for found in _TOKENS.finditer(expression) if found["word"]]
-    enclosing: list[tuple[int, int, bool]] = []
-    #: The macros that the operand is made of which is being read, and any other one in the same brackets.
-    here = beside = deepest = 0
-    macros, name = 0, ""
-    for word in words:
-        if word in "([{":
-            is_macro = word == "(" and name in _MACROS
-            enclosing.append((here, beside, is_macro))
-            macros += is_macro
-            here = beside = 0
-        elif word in ")]}":
-            inner = max(here, beside)
-            here, beside, is_macro = enclosing.pop()
-            here = max(here, inner) + is_macro
-            deepest = max(deepest, here)
-        elif not (word[0].isalnum() or word[0] in "_.") or word == "in":
-            here, beside = 0, max(here, beside)
-        name = word
-    if deepest > _DEEPEST:
-        raise _FailedError(f"more than {_DEEPEST} loops (all, exists, map, filter) are in or after one another")
-    if macros > _MOST_MACROS:
-        raise _FailedError(f"it has more than {_MOST_MACROS} loops (all, exists, map, filter)")
-    if macros and words.count("+") > _MOST_SUMS:
-        raise _FailedError(f"it has loops, and more than {_MOST_SUMS} sums")
-
-
-def _context(variables: Mapping[str, Any]) -> Any:
-    """What many expressions are asked of: to turn a spec into values of CEL costs a hundred times what most of them do.
-
-    For one thread.
-    """
-    return _cel().Context(variables=dict(variables))
-
-
-def _true(expression: Any, context: Any) -> bool:
-    try:
-        answer = expression.execute(context)
-    except KeyError as error:
-        raise _FailedError(f"there is no field {error}; ask `has(...)` first") from None
-    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
-        raise _FailedError(_short(str(error))) from None
-    if not isinstance(answer, bool):
-        raise _FailedError(f"its answer is {type(answer).__name__}, and not true or false")
-    return answer
-
-
-def _short(text: str) -> str:
-    return " ".join(text.split())[:200].rstrip(".")

@@ -24,7 +24,7 @@ class Policy(SpecModel):
     """What must be true. It sees `spec` and `environment` (null where there is none), with all defaults; or `change`,
     `manifest`, `environment` and `approvals`, the ids that were given with --approve. At most 16 macros (all, exists,
     exists_one, map, filter), no more than 2 of them in or after one another."""
-    message: Annotated[str, Field(min_length=1, max_length=1000, examples=["Production needs at least two pods."])]
+    message: Annotated[str, Field(min_length=1, max_length=1000, examples=["Production needs at least two pods"])]
     """What is wrong where it is not true, in a sentence."""
     hint: Annotated[Text, Field(examples=["write number_of_pods, 2 or more"])] = ""
     """What to do about it."""

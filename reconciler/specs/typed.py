@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files as resources
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
@@ -139,8 +139,7 @@ def _read_document(draft: _Draft, file: str, number: int, document: Document, pl
     value, broken = document.value, list(document.stand_ins)
     if not validator().is_valid(value):
         marked = places.document(file, number)
-        faults = in_words(validator().iter_errors(value), schema(), marked)
-        faults = [fault for fault in faults if not _starts_with_one(fault.path, document.stand_ins)]
+        faults = faults_by_schema(document, marked, "document")
         broken += [fault.path for fault in faults]
         draft.problems += [fault.problem(file, marked) for fault in faults]
     if not isinstance(value, dict) or value.get("api_version") != "v1" or not isinstance(value.get("spec"), dict):
@@ -163,6 +162,12 @@ def _read_document(draft: _Draft, file: str, number: int, document: Document, pl
             mark = document.marks[path]
             draft.found.append(_found(Site(file, number, path), mark.line, mark.column, shared(spec)))
     return all(len(bad) > 2 for bad in broken)
+
+
+def faults_by_schema(document: Document, marked: Document, name: str) -> list[Fault]:
+    """What a schema has against a document, but for what the reader has told of. `marked`: with its positions."""
+    faults = in_words(validator(name).iter_errors(document.value), schema(name), marked)
+    return [fault for fault in faults if not _starts_with_one(fault.path, document.stand_ins)]
 
 
 def _also_wrong(value: Any, path: Path, broken: Iterable[Path]) -> list[Fault]:
@@ -224,14 +229,14 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(child)
 
 
-@lru_cache(maxsize=1)
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a document: the file that editors use, too."""
-    loaded: dict[str, Any] = json.loads((resources(schemas) / "document.schema.json").read_bytes())
+@cache
+def schema(name: str = "document") -> dict[str, Any]:
+    """A JSON Schema: the file that editors use, too. "document" is that of specs, "policy" that of rules."""
+    loaded: dict[str, Any] = json.loads((resources(schemas) / f"{name}.schema.json").read_bytes())
     return loaded
 
 
-@lru_cache(maxsize=1)
-def validator() -> jsonschema_rs.Validator:
+@cache
+def validator(name: str = "document") -> jsonschema_rs.Validator:
     """Compiled once. Every `$ref` is inside the file, so nothing is ever fetched."""
-    return jsonschema_rs.validator_for(schema())
+    return jsonschema_rs.validator_for(schema(name))

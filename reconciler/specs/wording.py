@@ -349,6 +349,8 @@ def _of(path: Path) -> str:
         return ""
     if len(path) == 3 and named[-1] in KINDS:
         return f" in this {KINDS[named[-1]][0]}"
+    if path[0] == "policies" and len(path) == 2:
+        return " in this policy"
     return f" in {_key(named[-1])}"
 
 

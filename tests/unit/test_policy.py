@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reconciler import offline, plan, policy, queries, review
+from reconciler import cel, offline, plan, policy, queries, review
 from reconciler.authors import fields
 from reconciler.plan import Change, Guard, Op
 from reconciler.report import ExitCode, Topic, exit_code
@@ -224,8 +224,28 @@ def test_a_review_shows_what_breaks_a_rule_and_what_it_would_do() -> None:
             "- {name: a, kind: build, require: 'spec.x +', message: Not so}\n",
             "policy.yaml:3:35: policy a: require is no CEL",
         ),
-        ("- {name: a, kind: build, require: 'true'}\n", "policy.yaml:3:3: "),
-        ("- {name: a, kind: model, require: 'true', message: Not so}\n", "policy.yaml:3:19: "),
+        (
+            "- {name: a, kind: build, require: 'true'}\n",
+            "policy.yaml:3:3: message is missing in this policy. Write message: Production needs at least two pods. [",
+        ),
+        (
+            "- {name: a, kind: variations, require: 'true', message: Not so}\n",
+            'policy.yaml:3:19: "variations" is no value of kind. Write variation. [',
+        ),
+        (
+            "- {name: a, kind: build, require: true, message: Not so}\n",
+            'policy.yaml:3:35: require must be text, and this is true. Write "true", with quotes. [',
+        ),
+        # Without a condition it would be about all of them, which nobody has said.
+        (
+            "- {name: a, kind: build, require: 'true', message: Not so, when: }\n",
+            "policy.yaml:3:66: when must be text, and this is empty. Write a value, or remove the key. [",
+        ),
+        (
+            "- {name: a, kind: build, require: yes, message: Not so}\n",
+            "policy.yaml:3:35: ",
+        ),
+        ("", "policy.yaml:2:10: policies must be a list, and this is empty. "),
         (TWO_PODS + TWO_PODS, "policy.yaml:10:3: Two policies have the name two-pods."),
         ("- [", "policy.yaml:4:1: "),
     ],
@@ -275,6 +295,7 @@ def within(depth: int, macro: str = "all") -> str:
         (r"""r'\' != '"' && [1].all(a, [1].all(b, [1].all(c, '''it's(''' != ')')))""", "more than 2 loops"),
         (" && ".join([within(1)] * 17), "more than 16 loops"),
         ("[[1]].map(l, l" + " + l" * 33 + ").size() == 1", "more than 32 sums"),
+        ("[1].all(x, [1].all(y, " + " + ".join(["x"] * 6) + " == y))", "more than 4 sums"),
         ("(" * 2046 + "true" + ")" * 2046, "too many brackets"),
         ("[" * 2000 + "]" * 2000 + " == []", "too many brackets"),
     ],
@@ -303,6 +324,30 @@ def test_rules_as_people_write_them_are_not(require: str) -> None:
     asked = rules(f"- name: a\n  kind: build\n  message: Not so\n  require: {json.dumps(require)}\n")
     assert told(asked.problems) == []
     assert all(problem.rule == "policy/a" for problem in loaded(asked).problems)
+
+
+def test_a_rule_that_takes_long_each_time_is_not_asked_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cel, "_PATIENCE", 0.1)
+    loops = "spec.env_vars.all(a, spec.env_vars.all(b, a != b || a == b))"
+    asked = rules(
+        f"- {{name: slow, kind: build, require: '{loops}', message: Not so}}\n",
+        "- {name: quick, kind: build, require: 'spec.name != \"b-59\"', message: Not so}\n",
+    )
+    many = {f"V{number}": "x" for number in range(400)}
+    builds = [
+        {"name": f"b-{n}", "model": "m", "git_uri": "https://x.example.com/m#m", "env_vars": many} for n in range(60)
+    ]
+    content = json.dumps({"api_version": "v1", "spec": {"builds": builds}}).encode()
+    began = time.process_time()
+    found = parse({"specs/a.yaml": content}, queries.check, asked.check)
+    assert time.process_time() - began < 3
+    failed, broken = policy.summed(found.problems)
+    assert failed.rule == "policy/failed"
+    assert "policy/slow cannot be asked of build" in failed.message
+    assert "s each time" in failed.message
+    assert broken.rule == "policy/quick"  # the others still are
+    assert "b-0" in found.catalog.builds
+    assert "b-58" not in found.catalog.builds  # as long as nobody can say, nothing is let pass
 
 
 # -- the rules of a base ---------------------------------------------------------------------------------------------
