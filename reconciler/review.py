@@ -13,6 +13,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 from reconciler import desired, effects, inventory, plan, policy, queries
 from reconciler.desired import Rendered
@@ -125,6 +126,7 @@ class Review:
         self._index = Index(self._content, queries.check, self._rules.check)
         self._index.replace(head.content)
         self._of_base: tuple[frozenset[str], tuple[Rendered, ...]] | None = None
+        self._sizes: _Sizes = {}
 
     def update(self, head: Files) -> None:
         """Other files, or the same ones with something else in them, are the head."""
@@ -156,7 +158,7 @@ class Review:
             self._of_base = models, before.render(models)  # the base stays, and often what is edited does too
         before.take(self._of_base[1])
         after.take(after.render(models))
-        changes, guards = _planned(before, after, models, only)
+        changes, guards = _planned(before, after, models, only, self._sizes)
         # What is so with the base as well is no news. Where a spec stands is no part of it.
         known_before = {_said(note) for note in notes_of(before.units)}
         told = notes_of(unit for unit in after.units if _is_meant(unit.environment, only))
@@ -249,7 +251,7 @@ class _Side:
 
 
 def _planned(
-    before: _Side, after: _Side, models: Collection[str], only: Collection[str]
+    before: _Side, after: _Side, models: Collection[str], only: Collection[str], sizes: _Sizes
 ) -> tuple[list[Change], list[Guard]]:
     """What would be done in each environment where the base is what there is."""
     changes: list[Change] = []
@@ -271,7 +273,7 @@ def _planned(
         theirs, limits = plan.environment(wanted, observed)
         if any(limit.rule in _SHARES for limit in limits):
             # Which share of an environment goes is only known with all of it.
-            observed = replace(observed, beside=Beside(_others(before.catalog, models, name)))
+            observed = replace(observed, beside=Beside(_others(before.catalog, models, name, sizes)))
             theirs, limits = plan.environment(wanted, observed)
         changes += theirs
         guards += limits
@@ -298,12 +300,24 @@ def _as_stored(manifest: Manifest) -> Body:
 _HAS_RUN = {"conditions": [{"type": "Complete", "status": "True"}]}
 
 
-def _others(catalog: Catalog, models: Collection[str], environment: str) -> int:
+#: By environment and model: how many objects the base has of it, as far as somebody has asked.
+_Sizes: TypeAlias = dict[tuple[str, str], int]
+
+
+def _others(base: Catalog, models: Collection[str], environment: str, sizes: _Sizes) -> int:
     """How many objects the environment has of models that the change is not about."""
     rendered = desired.build(
-        catalog, Facts(), asked=lambda unit: unit.environment.spec.name == environment and unit.model not in models
+        base,
+        Facts(),
+        asked=lambda unit: (
+            unit.environment.spec.name == environment
+            and unit.model not in models
+            and (environment, unit.model) not in sizes
+        ),
     )
-    return sum(m.id.kind not in plan.NEVER_PRUNED for unit in rendered for m in unit.manifests)
+    for unit in rendered:
+        sizes[environment, unit.model] = sum(m.id.kind not in plan.NEVER_PRUNED for m in unit.manifests)
+    return sum(size for (where, model), size in sizes.items() if where == environment and model not in models)
 
 
 def _models(catalog: Catalog) -> set[str]:
