@@ -86,6 +86,8 @@ def _conditions(form: Form, subject: str) -> dict[str, Any]:
 def _condition(value: Value, told: Told, subject: str, key: Any = None, *, inverted: bool = False) -> dict[str, Any]:
     form = Form.of(value, value.place, told, f"a condition of {subject}")
     operator = form.take("operator")
+    # Its command takes none in a file, and its interface has it: left out, the condition would mean the opposite.
+    inverted |= form.take("invert") is True
     present = operator in PRESENCE_OPERATORS
     fields = given(
         key=form.take("key", forms.as_text) if key is None else key,

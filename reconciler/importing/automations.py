@@ -352,15 +352,15 @@ def _batch(form: Form, result: Automated) -> dict[str, Any]:
     fields = {
         "variation": Name("variation", "default", result.model),
         "data_specifications": given(
-            access_token_secret_name=secret("access_token_secret_name"),
-            access_secret_secret_name=secret("access_secret_secret_name"),
-            session_token_secret_name=secret("session_token_secret_name"),
             source_bucket=data.take("source_bucket"),
             source_folder=data.take("source_folder"),
             input_file_type=data.take("input_file_type", forms.lower),
             destination_bucket=data.take("destination_bucket"),
             destination_folder=data.take("destination_folder"),
             output_file_type=data.take("output_file_type", forms.lower),
+            access_token_secret_name=secret("access_token_secret_name"),
+            access_secret_secret_name=secret("access_secret_secret_name"),
+            session_token_secret_name=secret("session_token_secret_name"),
         ),
         "execution_specifications": given(
             job_timeout=run.take("job_timeout", forms.nonzero),

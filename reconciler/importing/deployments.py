@@ -23,7 +23,7 @@ def read(value: Value, context: Context) -> tuple[Deployed | None, list[Grouped]
         return None, []
     form.subject = f"the deployment configuration of {model}"
     stream = form.value("stream")
-    if stream is not None:
+    if stream is not None and _is_of_a_stream(stream):
         hint = "a service of your own can read the topic and ask the model"
         told.without(stream.place, f"{form.subject} reads from Kafka, which has no counterpart: left out.", hint)
         return None, []
@@ -61,6 +61,18 @@ def attached(value: Value, context: Context) -> Scaled | None:
     fields = _auto_scaling(form.form("auto_scaling"))
     form.end()
     return Scaled(model, variation, value.place, fields) if fields is not None else None
+
+
+def _is_of_a_stream(value: Value) -> bool:
+    """Whether servers or topics are named: a file that the command itself has printed has all settings, unset."""
+    match value.data:
+        case dict(fields):
+            named = (fields.get(name) for name in ("bootstrap_servers", "topic", "group", "env_vars"))
+            return any(one is not None and not one.says_nothing for one in named) or any(
+                _is_of_a_stream(fields[name]) for name in ("kafka", "consumer", "producer") if name in fields
+            )
+        case _:
+            return False
 
 
 def _environments(form: Form, realtime: Form, context: Context) -> tuple[Name, ...]:

@@ -247,7 +247,7 @@ def env_vars(owner: str, *, expands: bool = False) -> Convert:
         if isinstance(value.data, dict):
             entries = [(name, item) for name, item in value.data.items()]
         elif isinstance(value.data, list):
-            entries = [_pair(item) for item in value.data]
+            entries = [pair for item in value.data for pair in _pairs(item)]
         else:
             return simple(value, told, what)
         for name, item in entries:
@@ -267,13 +267,16 @@ def env_vars(owner: str, *, expands: bool = False) -> Convert:
     return convert
 
 
-def _pair(item: Value) -> tuple[str, Value]:
+def _pairs(item: Value) -> list[tuple[str, Value]]:
+    """An item of a list: "NAME=VALUE", or a mapping."""
+    if isinstance(item.data, dict):
+        return list(item.data.items())
     if not isinstance(item.data, str):
-        return "a variable", item
+        return [("a variable", item)]
     name, equals, text = item.data.partition("=")
     if not equals:
-        return "a variable", Value(Unknown("is not of the form NAME=VALUE"), item.place)
-    return name.strip(), Value(text, item.place)
+        return [("a variable", Value(Unknown("is not of the form NAME=VALUE"), item.place))]
+    return [(name.strip(), Value(text, item.place))]
 
 
 def _as_secret(owner: str, name: str, text: str, place: Place, told: Told) -> Any:
@@ -290,7 +293,7 @@ def _as_secret(owner: str, name: str, text: str, place: Place, told: Told) -> An
 
 def parameters(value: Value, told: Told, what: str) -> Any:
     """Parameters: a mapping of texts, or a list of NAME=VALUE."""
-    entries = [_pair(item) for item in value.data] if isinstance(value.data, list) else None
+    entries = [pair for item in value.data for pair in _pairs(item)] if isinstance(value.data, list) else None
     if isinstance(value.data, dict):
         entries = list(value.data.items())
     if entries is None:

@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reconciler.authors import layout
 from reconciler.importing import Imported, Options, convert
 from reconciler.importing.naming import Name
 from reconciler.importing.naming import given as names_given
@@ -347,3 +348,51 @@ def test_what_is_written_is_read_as_what_was_meant(fields: dict[str, Any], comme
 )
 def test_text_is_written_as_people_would(value: Any, written: str) -> None:
     assert f"- key: {written}\n" in document([Item("audiences", (), {"key": value})], str)
+
+
+# -- what would mean something else ------------------------------------------------------------------------------------
+
+
+def test_a_condition_that_is_inverted_stays_so() -> None:
+    text = AUDIENCE.format("others") + "".join(
+        f"          - {{key: plan, operator: UNARY_OPERATOR_TYPE_{operator}_MATCH, operand: gold, invert: true}}\n"
+        for operator in ("EXACT", "PRESENT")
+    )
+    result = imported(others=text)
+    (spec,) = specs(result, "audiences")
+    exact, present = spec["conditions"]["unary"]
+    assert exact["negate"] is True
+    assert present["operator"] == "ABSENT"
+    assert result.told == ()
+
+
+def test_a_configuration_that_the_command_printed_with_all_its_unset_settings_is_no_stream() -> None:
+    unset = "{bootstrap_servers: [], topic: '', group: ''}"
+    stream = f"stream: {{env_vars: [], kafka: {{bootstrap_servers: [], consumer: {unset}, producer: {unset}}}}}\n"
+    assert list(variations(imported(a=deployment("default", "", routed("gold", default=100)) + stream))) == ["default"]
+    named = stream.replace("topic: ''", "topic: scores")
+    result = imported(a=deployment() + named)
+    assert variations(result) == {}
+    assert told(result, "import/no-counterpart") == [
+        "the deployment configuration of churn reads from Kafka, which has no counterpart: left out."
+    ]
+
+
+def test_variables_may_be_a_list_of_mappings_and_a_credential_among_them_is_not_copied() -> None:
+    text = f"{deployment()}  environments: [production]\n  env_vars:\n  - DB_PASSWORD: hunter2\n  - LEVEL: 1\n  - A=b\n"
+    result = imported(a=text)
+    found = variations(result)["default"]["deployment"]["env_vars"]
+    assert found == {"DB_PASSWORD": "secret.churn-db-password", "LEVEL": "1", "A": "b"}
+    assert "hunter2" not in "".join(result.files.values()) + "".join(map(str, result.told))
+
+
+def test_a_batch_execution_is_written_in_the_order_of_fmt() -> None:
+    source = """\
+from qwak.automations import *
+x = Automation(name='a', model_id='churn', trigger=NoneTrigger(), action=BatchExecution(
+    data_specifications=BatchJobDataSpecifications(
+        access_token_secret_name='token', source_bucket='in-models', destination_bucket='out-models')))
+"""
+    result = convert({"a.py": source.encode()}, PRODUCTION)
+    for name, text in result.files.items():
+        assert layout.formatted(name, text.encode()) == text.encode()

@@ -14,6 +14,8 @@ import renderers
 from reconciler.review import Review
 from reconciler.source import watch
 from reconciler.source.files import Files
+from renderers.catalog import Facts, Unit
+from renderers.manifest import Manifest
 
 
 @contextmanager
@@ -86,7 +88,12 @@ spec:
 def test_while_something_is_deleted_a_saved_file_costs_what_it_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
     base, rendered = specs(30), list[str]()
     render = renderers.render
-    monkeypatch.setattr(renderers, "render", lambda unit, facts: (rendered.append(unit.model), render(unit, facts))[1])
+
+    def counted(unit: Unit, facts: Facts) -> Iterator[Manifest]:
+        rendered.append(unit.model)
+        yield from render(unit, facts)
+
+    monkeypatch.setattr(renderers, "render", counted)
     going_on = Review(base, specs(20), "main", "c" * 40)
     plan = going_on.report().plan
     assert plan is not None
