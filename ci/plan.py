@@ -26,14 +26,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-#: Exit codes of `reconcile`.
-CHANGES, WORLD, BLOCKED = 2, 3, 4
+#: Exit codes of `reconcile`. The first: the specs are wrong, or what was asked.
+WRONG, CHANGES, WORLD, BLOCKED = 1, 2, 3, 4
 
 
 def main() -> int:
-    """Runs it once for each form: a second each, and no state between them."""
+    """What `made` says, or why there is nothing: a folder with a slip in its name is no bug that needs a traceback."""
     here = os.environ
     on_github = here.get("GITHUB_ACTIONS") == "true"
+    try:
+        return made(here, on_github=on_github)
+    except OSError as error:
+        tell(f"{error.filename}: {(error.strerror or type(error).__name__).lower()}", on_github=on_github)
+        outputs(here, {"exit-code": str(WRONG)})
+        return WRONG
+
+
+def made(here: Mapping[str, str], *, on_github: bool) -> int:
+    """Runs it once for each form: a second each, and no state between them."""
     out = Path(here["TRUEUP_OUT"])
     out.mkdir(parents=True, exist_ok=True)
     asked = arguments(here)
@@ -59,8 +69,8 @@ def main() -> int:
     sys.stdout.write(log)
     sys.stderr.write("".join(f"{harmless(line)}\n" for line in warnings.splitlines()))
 
-    made = {"markdown": str(files["markdown"]), "json": str(out / "plan.json")}
-    outputs(here, {"exit-code": str(code), "changes": str(has_changes(plan)).lower(), **made})
+    paths = {"markdown": str(files["markdown"]), "json": str(out / "plan.json")}
+    outputs(here, {"exit-code": str(code), "changes": str(has_changes(plan)).lower(), **paths})
     return 0 if code == CHANGES or (code == BLOCKED and here.get("TRUEUP_FAIL_ON_LIMITS") == "false") else code
 
 

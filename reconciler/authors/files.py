@@ -197,9 +197,16 @@ def _git(place: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
+#: What git sets for a hook, or for `git rebase --exec`: the repository that it is about, and not the folder's.
+_OF_ANOTHER = frozenset({
+    "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX",
+    "GIT_NAMESPACE", "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+})  # fmt: skip
+
+
 def _run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     # The person's own repository and git, with what they have configured; fixed arguments, and no prompt.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_DIR")}
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_ANOTHER}
     return subprocess.run(  # noqa: S603 - as above
         ["git", "-C", str(place), *arguments],  # noqa: S607 - theirs, wherever it is
         env={**environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"},

@@ -145,9 +145,9 @@ def fmt(
 
     given = [*(paths or ()), *(file or ())]
     if Path("-") in given:
-        if len(given) > 1 or check:
+        if len(given) > 1:
             fail("- stands alone", code=1)
-        _format_input(diff=diff)
+        _format_input(check=check, diff=diff)
         return
     result = files.formatted(paths_of(given))
     if diff:
@@ -166,7 +166,7 @@ def fmt(
         raise typer.Exit(2)
 
 
-def _format_input(*, diff: bool) -> None:
+def _format_input(*, check: bool, diff: bool) -> None:
     from reconciler.authors.layout import NotFormattedError, formatted
 
     content = sys.stdin.buffer.read()
@@ -177,11 +177,15 @@ def _format_input(*, diff: bool) -> None:
         raise typer.Exit(1) from None
     if diff:
         write_lines(_difference({"<stdin>": (content, made)} if made != content else {}))
+    elif check:
+        write_lines(["<stdin> would change"] if made != content else [])
     else:
         # As bytes: a file with the line ends of Windows keeps them.
         sys.stdout.flush()
         sys.stdout.buffer.write(made)
         sys.stdout.buffer.flush()
+    if check and made != content:
+        raise typer.Exit(2)
 
 
 def _difference(changes: Mapping[str, tuple[bytes, bytes]]) -> Iterator[str]:

@@ -230,6 +230,17 @@ def test_a_clone_that_is_too_shallow_says_what_to_do(workspace: Path, host: Code
     assert host.bodies == []
 
 
+def test_a_folder_that_is_not_there_is_said_where_people_look(workspace: Path, host: CodeHost) -> None:
+    run = act(workspace, host, working_directory="modles")
+    assert (run.code, run.outputs["exit-code"]) == (1, "1")
+    assert run.commands[0] == "::error title=Trueup::modles: no such file or directory"
+    (workspace / "file").write_text("")
+    run = act(workspace, host, sarif_file="file/trueup.sarif")
+    assert (run.code, run.outputs["exit-code"]) == (1, "1")
+    assert run.commands[0].startswith("::error title=Trueup::file")
+    assert "Traceback" not in run.log
+
+
 def test_what_a_stranger_chose_is_never_run(workspace: Path, host: CodeHost) -> None:
     """A branch may be called so; and the folder that it runs in is the stranger's as well."""
     for name in ("json.py", "pip.py", "subprocess.py", "sitecustomize.py"):

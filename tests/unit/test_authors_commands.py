@@ -158,6 +158,13 @@ def test_an_editor_gives_and_takes_text(folder: Path) -> None:
     assert wrong.err.startswith("<stdin>:1:4: error: ")
 
 
+def test_an_editor_asks_whether_text_would_change(folder: Path) -> None:
+    told = run("fmt", "--check", "-", given=UNTIDY)
+    assert (told.code, told.out) == (2, "<stdin> would change\n")
+    assert run("fmt", "--check", "-", given=TIDY) == Ran(0, "", "")
+    assert run("fmt", "--check", "--diff", "-", given=UNTIDY).code == 2
+
+
 def test_a_file_that_cannot_be_formatted_does_not_stop_the_others(folder: Path) -> None:
     put(folder, {"specs/a.yaml": UNTIDY, "specs/b.yaml": b"a: yes\n"})
     told = run("fmt")
@@ -196,8 +203,7 @@ BAD = {
     "binary.yaml": (b"\x7fELF\x02\x01\x01\x00\x00\xff\xff", "This is a binary file, and no YAML."),
     "utf16.yaml": ("a: 1\n".encode("utf-16"), "The file is UTF-16 and not UTF-8"),
     "latin.yaml": (b"a: caf\xe9\n", "The file is not UTF-8 from here on."),
-    "conflict.yaml": (b"a: 1\n<<<<<<< HEAD\nb: 1\n=======\n>>>>>>> x\n", "This is the marker of a Git merge conflict"),
-    "na\x1b[31mme.yaml": (b"a: 1\n", "The file's name has characters that cannot be printed."),
+    "conflict.yaml": (b"a: 1\n    "na\x1b[31mme.yaml": (b"a: 1\n", "The file's name has characters that cannot be printed."),
 }
 
 
@@ -348,6 +354,7 @@ def test_where_a_commit_is_checked_out_main_is_built(folder: Path) -> None:
     assert "git_branch: main" in (folder / "specs/churn.yaml").read_text()
 
 
+<<<<<<< HEAD
 def test_init_says_where_git_does_not_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = folder / "bin" / "git"
     slow.parent.mkdir()
@@ -364,6 +371,20 @@ def test_an_empty_base_is_said_as_what_it_mostly_is(folder: Path) -> None:
         told = run("--dry-run", "--base", "main", option, "")
         assert told.code == 1
         assert told.err.startswith(f"reconcile: {option} wants a branch, a tag or a commit, and got nothing")
+
+
+def test_a_repository_that_git_names_to_a_hook_is_not_the_one_that_is_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(folder, "init", "--quiet", "theirs")
+    for name, path in {"GIT_DIR": ".git", "GIT_WORK_TREE": "", "GIT_INDEX_FILE": ".git/index"}.items():
+        monkeypatch.setenv(name, str(folder / "theirs" / path))
+    told = run("init", "ours")
+    assert told.code == 0, told.err
+    assert not (folder / "theirs/.git/index").exists()
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name)
+    assert git(folder / "ours", "status", "--porcelain") == ""
 
 
 def test_init_makes_the_folder_that_it_is_given(folder: Path) -> None:
