@@ -6,6 +6,7 @@ of a pull request does not need it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from reconciler.source import files
 from reconciler.source.files import Files
 from reconciler.specs import Loaded
 from renderers.catalog import Facts
+from schemas.problem import Problem
 
 
 class Rules(NamedTuple):
@@ -30,9 +32,15 @@ class Rules(NamedTuple):
 
     def read(self) -> Policy:
         """As they are now; none where none of the files is there. Of a file that cannot be read, its problems."""
-        path = next((path for path in self.places if path.is_file()), None)
+        # Whatever is there was meant to be the rules; that it cannot be read never means that there are none.
+        path = next((path for path in self.places if os.path.lexists(path)), None)
         if path is None:
             return policy.NONE
+        if path.is_symlink():  # as `source.tree` refuses it where the reconciler in the cluster reads it
+            message, hint = "It is a symbolic link.", "put a copy in its place"
+            return Policy(problems=(Problem(str(path), 1, 1, (), "source/symbolic-link", message, hint),))
+        if path.is_dir():
+            return Policy(problems=(Problem(str(path), 1, 1, (), "source/not-a-file", "It is a folder, and no file."),))
         return rules_in(files.read([path]), self.approvals)
 
 

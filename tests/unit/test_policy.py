@@ -498,6 +498,24 @@ def test_what_is_wrong_with_the_file_of_rules_is_no_reason_to_leave_specs_out(fo
     assert report.plan.changes
 
 
+@pytest.mark.parametrize("kind", ["link", "link to nowhere", "folder", "pipe"])
+def test_what_stands_in_the_place_of_the_rules_never_means_that_there_are_none(folder: Path, kind: str) -> None:
+    place = Path(policy.FILE)
+    match kind:
+        case "folder":
+            place.mkdir()
+            (place / "specs.yaml").write_text("api_version: v1\npolicies: []\n")
+        case "pipe":
+            os.mkfifo(place)
+        case _:
+            Path("rules.txt").write_text("api_version: v1\npolicies: []\n")
+            place.symlink_to("rules.txt" if kind == "link" else "nowhere")
+    (problem,) = offline.rules_of(None).read().problems
+    assert problem.severity == "error"
+    assert problem.file == policy.FILE
+    assert exit_code(offline.preview(Loaded(Catalog(), ()), (), offline.rules_of(None).read())) is ExitCode.SPECS
+
+
 def test_a_broken_file_of_rules_hides_no_deletion_from_a_review() -> None:
     problems, _ = without_fraud(rules("- ["))
     assert len(problems) == 1
