@@ -59,7 +59,7 @@ def paths(begun: str) -> list[str]:
     """The field paths that begin so, one step further than what is there. What has fields is offered with the dot."""
     holder, dot, _ = begun.rpartition(".")
     if not dot:
-        below = [*fields.kinds().values(), fields.document()]
+        below = [*fields.kinds().values(), fields.policy(), fields.document()]
     else:
         try:
             below = [field for field in fields.find(holder).fields if not field.deprecated]

@@ -172,7 +172,8 @@ def is_path(text: str) -> bool:
     steps = _steps(text)
     if not steps or _PROMOTION.search(text):
         return False
-    return steps[0] in ("document", "api_version", "spec", "policy") or _one_of(steps[0]) in kinds()
+    first = _one_of(steps[0])
+    return first in ("document", "api_version", "spec", "policy") or first in kinds()
 
 
 def find(text: str) -> Field:
@@ -212,7 +213,7 @@ def why_none(text: str) -> str:
 def meant(text: str) -> str:
     """The path that was probably meant by one whose first word is no kind; "" for none."""
     first, *rest = _steps(text) or [""]
-    kind = nearest(first, [*kinds(), *(f"{kind}s" for kind in kinds())])
+    kind = nearest(first, [*kinds(), *(f"{kind}s" for kind in kinds()), "policy", "policies"])
     for place in [_one_of(kind)] if kind else _places(first):
         path = ".".join([place, *rest])
         with suppress(NoFieldError):
@@ -234,6 +235,8 @@ def order(path: Sequence[str | int]) -> tuple[str, ...]:
 @lru_cache(maxsize=4096)
 def _order(steps: tuple[str, ...]) -> tuple[str, ...]:
     field: Field | None = document()
+    if steps[:1] == ("policies",):
+        field, steps = policy(), steps[1:]
     for step in steps:
         field = field.step(step) if field else None
     return tuple(below.name for below in field.fields if below.name != ANY_KEY) if field else ()
@@ -278,8 +281,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _one_of(word: str) -> str:
-    """ "variation" for "variations" and "Variation"; what is no kind stays."""
+    """ "variation" for "variations" and "Variation", "policy" for "policies"; what is no kind stays."""
     lowered = word.lower()
+    if lowered == "policies":
+        return "policy"
     return lowered.removesuffix("s") if lowered in _definitions()["$defs"]["Specs"]["properties"] else lowered
 
 

@@ -405,6 +405,8 @@ def test_init_makes_the_folder_that_it_is_given(folder: Path) -> None:
         ("variation.traffic.", ["variation.traffic.audience", "variation.traffic.weight", "variation.traffic.shadow"]),
         ("variations[0].traffic.w", ["variations[0].traffic.weight"]),
         ("build.resources.c", ["build.resources.cpu"]),  # and no other spelling of it
+        ("pol", ["policy", "policy."]),
+        ("policy.re", ["policy.require"]),
         ("nonsense.", []),
         ("churn.default.production", []),
     ],

@@ -44,6 +44,16 @@ def test_a_field_is_found_however_its_path_is_written(path: str) -> None:
     assert find(path).path == ("variation", "traffic", "weight")
 
 
+@pytest.mark.parametrize("path", ["policy.require", "policies.require", "policies[3].require", "/policies/0/require"])
+def test_a_field_of_a_rule_is_found_as_problems_show_it(path: str) -> None:
+    assert is_path(path)
+    assert find(path).path == ("policy", "require")
+
+
+def test_a_slip_in_the_word_for_a_rule_is_guessed() -> None:
+    assert fields.meant("polcy.require") == "policy.require"
+
+
 def test_a_key_that_its_author_chooses_leads_to_what_is_below_it() -> None:
     field = find("variation.environment_overrides.production.deployment.memory")
     assert field.path == ("variation", "environment_overrides", "NAME", "deployment", "memory")
@@ -187,6 +197,7 @@ def test_keys_have_the_order_in_which_people_write_them() -> None:
     assert order(("spec", "builds", 3))[:5] == ("name", "model", "description", "environment", "git_uri")
     assert order(("spec", "automations", 0, "build_spec"))[:2] == ("git_uri", "git_branch")
     assert order(("spec", "variations", 0, "environment_overrides", "prod"))[0] == "build"
+    assert order(("policies", 0))[:4] == ("name", "kind", "when", "require")
 
 
 def test_keys_that_people_choose_have_no_order() -> None:
