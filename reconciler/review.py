@@ -58,7 +58,7 @@ def follow(
     changes: Iterable[object],
     rules: Rules = NO_RULES,
 ) -> Iterator[tuple[Report, float]]:
-    """`preview`, and again after each of the changes, with the seconds that it took: as specs are written.
+    """`preview`, and again where one of the changes has changed something, with the seconds that it took.
 
     Without `ref`, the base is what the files were in the beginning.
     """
@@ -71,8 +71,12 @@ def follow(
     yield review.report(only), time.perf_counter() - began
     for _ in changes:
         began = time.perf_counter()
-        head, before, asked = files.read(paths), asked, rules.read()
-        if _is_alike(asked, before):
+        seen, before = head, asked
+        head, asked = files.read(paths), rules.read()
+        is_alike = _is_alike(asked, before)
+        if is_alike and head == seen:
+            continue  # somebody has looked, and nothing is otherwise
+        if is_alike:
             review.update(head)
         else:
             review = Review(base, head, ref or "", commit, asked, before=of_base, approvals=rules.approvals)

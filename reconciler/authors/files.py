@@ -37,19 +37,31 @@ class InTheWayError(Exception):
 
 
 def formatted(paths: Sequence[Path]) -> Formatted:
-    """What would change in the spec files below these paths. Writes nothing."""
+    """What would change in the spec files below these paths. Writes nothing.
+
+    In a folder, a file that is YAML of something else (a chart, a workflow) is left alone; one that is named is not.
+    """
     found = files.read(paths)
+    named = {path.resolve() for path in paths}
     changes: dict[str, tuple[bytes, bytes]] = {}
     problems = list(found.problems)
+    count = 0
     for name, content in found.content.items():
         try:
             made = layout.formatted(name, content)
         except layout.NotFormattedError as error:
             problems += error.problems
-        else:
+            count += 1
+            continue
+        if _IS_OURS.search(content) or Path(name).resolve() in named:
+            count += 1
             if made != content:
                 changes[name] = (content, made)
-    return Formatted(changes, tuple(sorted(problems)), len(found.content))
+    return Formatted(changes, tuple(sorted(problems)), count)
+
+
+#: How a document of the language, or a file of rules, says that it is one.
+_IS_OURS = re.compile(rb"""^(\xef\xbb\xbf)?(---[ \t]+)?(\{\s*)?["']?api_version["']?\s*:""", re.MULTILINE)
 
 
 def write(planned: Formatted) -> Formatted:

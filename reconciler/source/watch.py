@@ -17,7 +17,9 @@ _LOOK = 500
 
 
 def changes(paths: Sequence[Path], files: Sequence[Path] = ()) -> Iterator[None]:
-    """Each time something below these paths was written. Raises KeyboardInterrupt when the process is interrupted.
+    """Each time something below these paths may have been written. Raises KeyboardInterrupt when it is interrupted.
+
+    Once it has begun to watch, too: between what its caller read before and that, somebody may have saved a file.
 
     Of a file its folder is watched: most editors put a new file in its place. `files` are looked at now and then, and
     may come and go: their folder may be a whole repository. Raises OSError where a path cannot be.
@@ -26,7 +28,7 @@ def changes(paths: Sequence[Path], files: Sequence[Path] = ()) -> Iterator[None]
     for folder in folders:
         if not folder.is_dir():
             raise FileNotFoundError(2, f"there is no folder {folder}")
-    seen, missed = _stamps(files), False
+    seen, missed = _stamps(files), True
     while True:
         with _held(folders) as held:
             for found in _looks([folder for folder in folders if held[folder]]):

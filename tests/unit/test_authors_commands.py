@@ -145,6 +145,16 @@ def test_check_and_diff_write_nothing_and_say_what_would_change(folder: Path) ->
     assert run("fmt", "--check", "--diff").code == 0
 
 
+def test_yaml_of_something_else_is_left_alone_unless_it_is_named(folder: Path) -> None:
+    other = b"jobs:\n  push:\n    tags:\n    - v1\napiVersion:   v1\nnested:\n    api_version:   v1\n"
+    flow = b'--- {"api_version":   v1}\n'
+    put(folder, {"action.yaml": other, "charts/values.yaml": other, "specs.yaml": UNTIDY, "flow.yaml": flow})
+    told = run("fmt")
+    assert (told.code, told.out) == (0, "formatted flow.yaml\nformatted specs.yaml\n2 of 2 files changed.\n")
+    assert (folder / "charts/values.yaml").read_bytes() == other
+    assert run("fmt", str(folder / "action.yaml")).out.endswith("1 of 1 files changed.\n")
+
+
 def test_files_may_be_named_as_pre_commit_names_them(folder: Path) -> None:
     put(folder, {"a.yaml": UNTIDY, "b.yaml": UNTIDY, "c.yaml": UNTIDY})
     assert run("fmt", "a.yaml", "-f", "b.yaml").out.endswith("2 of 2 files changed.\n")

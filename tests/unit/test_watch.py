@@ -11,6 +11,7 @@ from threading import Event, Thread
 import pytest
 
 import renderers
+from reconciler import review
 from reconciler.review import Review
 from reconciler.source import watch
 from reconciler.source.files import Files
@@ -66,6 +67,29 @@ def test_a_folder_that_is_gone_for_a_while_is_watched_as_soon_as_it_is_back(tmp_
         next(seen)
     stop.set()
     mover.join()
+
+
+def test_what_is_saved_before_the_watch_begins_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("api_version: v1\nspec: {environments: [{name: one}]}\n")
+    following = review.follow([tmp_path], None, (), watch.changes([tmp_path]))
+    report, _ = next(following)
+    assert report.effects == ()
+    (tmp_path / "a.yaml").write_text("api_version: v1\nspec: {environments: [{name: two}]}\n")
+    report, _ = next(following)
+    assert {effect.environment for effect in report.effects} == {"one", "two"}
+
+
+def test_what_is_saved_as_it_was_makes_no_new_plan(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("api_version: v1\nspec: {environments: [{name: one}]}\n")
+
+    def saved() -> Iterator[None]:
+        file.write_bytes(file.read_bytes())
+        yield
+        file.write_text(file.read_text() + "# more\n")
+        yield
+
+    assert len(list(review.follow([tmp_path], None, (), saved()))) == 2
 
 
 def specs(models: int, pods: int = 1) -> Files:
