@@ -80,11 +80,16 @@ class Rule:
     def sentence(self, where: str) -> str:
         """What is wrong, and where."""
         whose = ", as the base has the rule" if self.is_of_base else ""
-        return f"{self.spec.message.rstrip('.')}{f' ({where})' if where else ''}{whose}."
+        return f"{_in_a_line(self.spec.message).rstrip('.')}{f' ({where})' if where else ''}{whose}."
+
+    @property
+    def hint(self) -> str:
+        """What to do about it."""
+        return _in_a_line(self.spec.hint).rstrip(".")
 
     def problem(self, message: str, rule: str = "") -> Problem:
         """A problem of the rule itself, or of what stands in no file."""
-        return Problem(self.file, self.line, 1, (), rule or self.id, message, self.spec.hint, self.spec.severity)
+        return Problem(self.file, self.line, 1, (), rule or self.id, message, self.hint, self.spec.severity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +172,7 @@ class Policy:
             if broken:
                 below = tuple((rule.spec.at or "").split(".")) if rule.spec.at else ()
                 message = rule.sentence(", ".join(filter(None, broken)))
-                yield places.problem(found.site, below, rule.id, message, rule.spec.hint, severity=rule.spec.severity)
+                yield places.problem(found.site, below, rule.id, message, rule.hint, severity=rule.spec.severity)
 
     def _of_change(self, change: Change, catalog: Catalog) -> Iterator[_Broken]:
         rules = [rule for rule in self.rules if rule.spec.kind == "change"]
@@ -196,6 +201,11 @@ class Policy:
             if origin is not None:
                 problem = replace(problem, file=origin.file, line=origin.line or 1, column=origin.column)
             yield _Broken(problem, rule.sentence("").rstrip("."), rule.takes_approvals)
+
+
+def _in_a_line(text: str) -> str:
+    """People write longer texts as blocks of YAML, which end with a line break."""
+    return " ".join(text.split())
 
 
 class _Broken(NamedTuple):

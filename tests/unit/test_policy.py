@@ -93,6 +93,13 @@ def test_a_variation_is_asked_about_as_it_is_in_each_environment() -> None:
     ]
 
 
+def test_a_message_may_be_a_block_of_several_lines() -> None:
+    text = "- name: a\n  kind: build\n  require: 'spec.name != \"churn-1\"'\n  message: |\n    Not so.\n    Ever.\n"
+    assert told(loaded(rules(f"{text}  hint: |\n    write\n    another.\n")).problems) == [
+        "specs/churn.yaml:4:5: Not so. Ever. Write another. [policy/a]"
+    ]
+
+
 def test_what_breaks_a_rule_is_not_applied_and_the_model_stays_as_it_is() -> None:
     found = loaded(rules(TWO_PODS))
     assert {name for name, _ in found.catalog.variations} == {"churn"}
