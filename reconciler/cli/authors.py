@@ -139,7 +139,8 @@ def fmt(
 ) -> None:
     """Writes specs in the one way: order of keys, indentation, quotes, blank lines. Comments stay.
 
-    What a spec means never changes: a file for which that cannot be shown is left as it is.
+    What a spec means never changes: a file for which that cannot be shown is left as it is. So is YAML of something
+    else in a folder: what does not say api_version, unless it is named.
     """
     from reconciler.authors import files
 
