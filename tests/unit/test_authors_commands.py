@@ -213,7 +213,8 @@ BAD = {
     "binary.yaml": (b"\x7fELF\x02\x01\x01\x00\x00\xff\xff", "This is a binary file, and no YAML."),
     "utf16.yaml": ("a: 1\n".encode("utf-16"), "The file is UTF-16 and not UTF-8"),
     "latin.yaml": (b"a: caf\xe9\n", "The file is not UTF-8 from here on."),
-    "conflict.yaml": (b"a: 1\n    "na\x1b[31mme.yaml": (b"a: 1\n", "The file's name has characters that cannot be printed."),
+    "conflict.yaml": (b"a: 1\n<<<<<<< HEAD\nb: 1\n=======\n>>>>>>> x\n", "This is the marker of a Git merge conflict"),
+    "na\x1b[31mme.yaml": (b"a: 1\n", "The file's name has characters that cannot be printed."),
 }
 
 
@@ -364,7 +365,6 @@ def test_where_a_commit_is_checked_out_main_is_built(folder: Path) -> None:
     assert "git_branch: main" in (folder / "specs/churn.yaml").read_text()
 
 
-<<<<<<< HEAD
 def test_init_says_where_git_does_not_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = folder / "bin" / "git"
     slow.parent.mkdir()
