@@ -1,4 +1,4 @@
-"""What generated examples may cost, everywhere."""
+"""What generated examples may cost, and how wide what is printed is, everywhere."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import os
 from hypothesis import HealthCheck, settings
 
 FULL = bool(os.environ.get("TRUEUP_TEST_FULL"))
+
+# Workers of xdist are told the size of a terminal. What is printed is to be the same with and without them.
+for size in ("COLUMNS", "LINES"):
+    os.environ.pop(size, None)
 
 # A machine that others use too is slow for a moment, and that is no fault of an example: none has a deadline of its
 # own. `timeout` in pyproject.toml ends a test that hangs.
