@@ -85,7 +85,7 @@ def test_a_write_that_is_never_answered_holds_up_neither_the_others_nor_the_end(
         gave = time.monotonic() - began
         assert daemon.process.wait(10) == 0
         print(f"the lease was given back after {gave:.2f} s")
-        assert gave <= 2
+        assert gave <= 5, "one second on a machine that is not shared; it was fifteen"
 
 
 def models(name: str, numbers: range) -> str:
@@ -109,7 +109,7 @@ def test_a_turn_that_takes_long_does_not_hold_up_the_end(any_plane: Plane, api: 
         gave = time.monotonic() - began
         assert daemon.process.wait(30) == 0
         print(f"the lease was given back after {gave:.2f} s, the turn ended after {time.monotonic() - began:.2f} s")
-        assert gave <= 2
+        assert gave <= 5, "one second on a machine that is not shared; it was fifteen"
 
 
 def test_it_is_alive_and_can_be_ended_while_its_own_cluster_never_answers(

@@ -3,6 +3,7 @@ right variation."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -389,8 +390,10 @@ class TestBrokenModels:
         _, made = broken
         lines = made.text.splitlines()
         (at,) = (n for n, line in enumerate(lines) if re.match(rf"x failed +Deployment/prod/{model}-default-", line))
-        assert lines[at + 1].startswith("    its build failed: ")
-        assert cause in lines[at + 1], lines[at + 1]
+        said = itertools.takewhile(lambda line: line.startswith("    "), lines[at + 1 :])
+        why = " ".join(map(str.strip, said))
+        assert why.startswith("its build failed: ")
+        assert cause in why
 
     def test_the_others_are_served_all_the_same(self, broken: tuple[Running, Run]):
         plane, made = broken
