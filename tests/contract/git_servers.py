@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
@@ -59,23 +60,38 @@ def make_repository(folder: Path, *trees: dict[str, str | bytes]) -> list[str]:
 
 
 def command_lines() -> bytes:
-    """Of all processes of this machine."""
+    """Of all processes of this machine, but for those of other workers' tests, which may plant the same."""
     return _of_all_processes("cmdline")
 
 
 def command_lines_and_environments() -> bytes:
-    """Of all processes of this machine."""
+    """The same."""
     return _of_all_processes("cmdline", "environ")
 
 
 def _of_all_processes(*names: str) -> bytes:
     found = b""
+    whole_run = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else 0
     for process in Path("/proc").glob("[0-9]*"):
+        above = _above(int(process.name))
+        if whole_run in above and os.getpid() not in above:
+            continue
         for name in names:
             try:
                 found += (process / name).read_bytes() + b"\n"
             except OSError:
                 continue
+    return found
+
+
+def _above(process: int) -> set[int]:
+    """A process, its parent, and so on."""
+    found: set[int] = set()
+    with suppress(OSError):
+        while process:
+            found.add(process)
+            stat = Path(f"/proc/{process}/stat").read_text(errors="replace")
+            process = int(stat.rpartition(")")[2].split()[1])
     return found
 
 
