@@ -111,12 +111,14 @@ class Wire(HTTPConnectionPool):
         sent = _bytes_of(method, target, body, headers)
         connection = self._taken()
         reading = _Reading()
+        is_kept = False
         try:
             self._open(connection)
             connection.sock.settimeout(patience)
             with suppress(BrokenPipeError):  # what did not want all of it may have said why
                 connection.sock.sendall(sent)
             _read(connection, reading)
+            is_kept = reading.is_kept and not self._is_closed
         except TLSError as error:
             raise SSLError(error) from error
         except TimeoutError as error:
@@ -126,7 +128,7 @@ class Wire(HTTPConnectionPool):
                 raise ProxyError("cannot connect", error) from error
             raise ProtocolError("the connection broke", error) from error
         finally:
-            if reading.is_kept and not self._is_closed:
+            if is_kept:
                 self._idle.append(connection)
             else:
                 connection.close()
@@ -158,11 +160,7 @@ class Wire(HTTPConnectionPool):
                 connection.connect()
 
 
-class _PlainPool(Wire):
-    pass
-
-
-class _SecurePool(Wire, HTTPSConnectionPool):
+class _SecureWire(Wire, HTTPSConnectionPool):
     pass
 
 
@@ -202,4 +200,4 @@ def _read(connection: HTTPConnection, reading: _Reading) -> None:
 
 def use(manager: PoolManager) -> None:
     """Pools that it makes from now on are of this module."""
-    manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+    manager.pool_classes_by_scheme = {"http": Wire, "https": _SecureWire}

@@ -182,6 +182,15 @@ def test_what_is_no_whole_answer_is_a_lost_one_and_the_next_request_gets_a_conne
     assert server.connections == 2
 
 
+@pytest.mark.parametrize("wrong", ["another protocol", "two lengths", "a second answer that nobody asked for"])
+def test_a_connection_that_brought_what_is_no_answer_is_not_used_again_though_the_server_keeps_it(scripted, wrong):
+    server, connection = scripted(CUT[wrong], ok())
+    with pytest.raises(Unavailable, match="the connection broke"):
+        connection.request("PATCH", "/api/v1/a", body=b"{}")
+    assert connection.request("GET", "/api/v1/a")["kind"] == "ConfigMap"
+    assert server.connections == 2
+
+
 def test_a_refusal_without_a_body_is_one(scripted):
     _, connection = scripted(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
     with pytest.raises(ApiError) as refused:
