@@ -36,6 +36,16 @@ def disruption_budget(name: str) -> Body:
 ORIGIN = Origin("specs/test.yaml", 1, "variation", "test")
 
 
+def route(*names: str) -> Body:
+    """One that leads to Services of these names."""
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "churn"},
+        "spec": {"rules": [{"backendRefs": [{"name": name, "port": 80} for name in names]}]},
+    }
+
+
 class Environment:
     """One environment with its namespace, and runs that true it up to lists of objects."""
 
@@ -436,14 +446,6 @@ class TestPruning:
         assert "Deployment" not in environment.inventory()
 
     def test_what_may_still_get_traffic_stays_with_the_route_that_names_it(self, environment: Environment, api: Api):
-        def route(*names: str) -> Body:
-            return {
-                "apiVersion": "gateway.networking.k8s.io/v1",
-                "kind": "HTTPRoute",
-                "metadata": {"name": "churn"},
-                "spec": {"rules": [{"backendRefs": [{"name": name, "port": 80} for name in names]}]},
-            }
-
         kept, removed = deployment("kept"), deployment("removed")
         environment.run(kept, removed, route("kept", "removed"))
         path = f"/apis/gateway.networking.k8s.io/v1/namespaces/{environment.name}/httproutes/churn"

@@ -20,21 +20,11 @@ from renderers.manifest import Body, Manifest
 from renderers.names import PROTECTED
 from tests.contract.client import MERGE, Api, config_map, deployment
 from tests.contract.faults import FaultProxy, answer
-from tests.contract.test_apply import MAPS, Environment, environment, kubeconfig, outcomes
+from tests.contract.test_apply import MAPS, Environment, environment, kubeconfig, outcomes, route
 
 __all__ = ["environment", "kubeconfig"]  # fixtures
 
 BUILD = "4ac442ef" + 56 * "0"
-
-
-def route(*names: str) -> Body:
-    """One that leads to Services of these names."""
-    return {
-        "apiVersion": "gateway.networking.k8s.io/v1",
-        "kind": "HTTPRoute",
-        "metadata": {"name": "churn"},
-        "spec": {"rules": [{"backendRefs": [{"name": name, "port": 80} for name in names]}]},
-    }
 
 
 @pytest.fixture

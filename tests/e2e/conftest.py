@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.client import Api
 from tests.contract.conftest import PLANES, REAL_KUBECONFIG
+from tests.contract.plant import Plant, played
 from tests.contract.test_source_git import certificate  # noqa: F401 - a fixture
+from tests.e2e.daemon import Specs
 from tests.e2e.harness import ROOT, Place, Plane, Remote, forget
 
 PACKAGES = ("schemas", "renderers", "reconciler", "runtime", "embedded")
@@ -118,6 +121,27 @@ def any_plane(request: pytest.FixtureRequest, installed: Path, tmp_path: Path) -
     folder.mkdir()
     with started(request.param, folder, installed) as made:
         yield made
+
+
+@pytest.fixture
+def api(any_plane: Plane) -> Iterator[Api]:
+    """Its API server, past the command."""
+    made = any_plane.api()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def plant(api: Api) -> Iterator[Plant]:
+    """Its controllers go on while the test does what it does."""
+    with played(api) as made:
+        yield made
+
+
+@pytest.fixture
+def specs(any_plane: Plane, tmp_path: Path) -> Specs:
+    """A repository of specs for it, to be followed."""
+    return Specs(tmp_path / "repository", any_plane)
 
 
 @pytest.fixture

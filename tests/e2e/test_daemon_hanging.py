@@ -12,7 +12,6 @@ import pytest
 
 from tests.contract.client import Api
 from tests.contract.faults import FaultProxy
-from tests.contract.plant import Plant, played
 from tests.e2e.daemon import Daemon, Specs, running, until
 from tests.e2e.harness import Plane, before, build, document, environment, members, variation
 
@@ -25,21 +24,9 @@ def hang(handler: Any, request: bytes) -> None:
 
 
 @pytest.fixture
-def api(any_plane: Plane) -> Iterator[Api]:
-    made = any_plane.api()
-    made("POST", "/api/v1/namespaces", {"metadata": {"name": "trueup-system"}})
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def specs(any_plane: Plane, tmp_path: Path) -> Specs:
-    return Specs(tmp_path / "repository", any_plane)
-
-
-@pytest.fixture
 def far(any_plane: Plane, api: Api, new_plane: Callable[[], Plane], certificate: Path) -> Iterator[FaultProxy]:
     """The way to a second cluster, whose kubeconfig is in the Secret `far`."""
+    api("POST", "/api/v1/namespaces", {"metadata": {"name": "trueup-system"}})
     with FaultProxy(new_plane().up().kubeconfig, certificate=certificate) as proxy:
         kubeconfig = proxy.kubeconfig(any_plane.folder / "other").read_text()
         secret = {"metadata": {"name": "far"}, "stringData": {"kubeconfig": kubeconfig}}
@@ -47,10 +34,16 @@ def far(any_plane: Plane, api: Api, new_plane: Callable[[], Plane], certificate:
         yield proxy
 
 
-@pytest.fixture
-def plant(api: Api) -> Iterator[Plant]:
-    with played(api) as made:
-        yield made
+def gives_the_lease_back(daemon: Daemon, api: Api) -> float:
+    """Seconds from the signal that ends it until another replica may lead. It ends in order."""
+    began = time.monotonic()
+    assert daemon.process is not None
+    daemon.process.terminate()
+    until(lambda: not api("GET", LEASE).body["spec"].get("holderIdentity"), 30)
+    gave = time.monotonic() - began
+    assert daemon.process.wait(30) == 0
+    print(f"the lease was given back after {gave:.2f} s, and all has ended after {time.monotonic() - began:.2f} s")
+    return gave
 
 
 def in_far(**more: Any) -> str:
@@ -78,14 +71,7 @@ def test_a_write_that_is_never_answered_holds_up_neither_the_others_nor_the_end(
         api("DELETE", f"/api/v1/namespaces/{prod}/services/{service.partition('/')[2]}")
         (event,) = until(lambda: daemon.said("drift", environment=prod, outcome="mended"))
         assert event["seconds"] < 1.0
-        began = time.monotonic()
-        assert daemon.process is not None
-        daemon.process.terminate()
-        until(lambda: not api("GET", LEASE).body["spec"].get("holderIdentity"), 30)
-        gave = time.monotonic() - began
-        assert daemon.process.wait(10) == 0
-        print(f"the lease was given back after {gave:.2f} s")
-        assert gave <= 5, "one second on a machine that is not shared; it was fifteen"
+        assert gives_the_lease_back(daemon, api) <= 2
 
 
 def models(name: str, numbers: range) -> str:
@@ -102,14 +88,7 @@ def test_a_turn_that_takes_long_does_not_hold_up_the_end(any_plane: Plane, api: 
         until(lambda: daemon.metric("trueup_applied_revision_info"))
         specs.write(**{f"many-{n}": models(prod, range(n, n + 100)) for n in range(0, 2000, 100)})
         until(lambda: len(daemon.said("a new revision")) == 2)  # read, and not yet rendered
-        began = time.monotonic()
-        assert daemon.process is not None
-        daemon.process.terminate()
-        until(lambda: not api("GET", LEASE).body["spec"].get("holderIdentity"), 30)
-        gave = time.monotonic() - began
-        assert daemon.process.wait(30) == 0
-        print(f"the lease was given back after {gave:.2f} s, the turn ended after {time.monotonic() - began:.2f} s")
-        assert gave <= 5, "one second on a machine that is not shared; it was fifteen"
+        assert gives_the_lease_back(daemon, api) <= 2
 
 
 def test_it_is_alive_and_can_be_ended_while_its_own_cluster_never_answers(

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.contract.client import Api
-from tests.contract.plant import Plant, played
 from tests.e2e.daemon import Specs, running, until
 from tests.e2e.harness import ELSEWHERE, Plane, build, collection, document, environment, variation
 from tests.e2e.test_daemon import events, is_settled
@@ -34,26 +30,13 @@ RULES = f"api_version: v1\npolicies:\n{SMALL}{FEW_PODS}"
 BROKEN = RULES.replace("spec.deployment.memory ==", "spec.deployment.memory =")
 
 
-@pytest.fixture
-def api(any_plane: Plane) -> Iterator[Api]:
-    made = any_plane.api()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def plant(api: Api) -> Iterator[Plant]:
-    with played(api) as made:
-        yield made
-
-
 def model(name: str, environment: str, **deployment: object) -> str:
     return document(build(f"{name}-1", name), variation(name, "default", environment, build=f"{name}-1", **deployment))
 
 
 @pytest.mark.usefixtures("plant")
 def test_what_a_rule_forbids_is_not_done_in_the_cluster_either(
-    any_plane: Plane, api: Api, tmp_path: Path, prod: str
+    any_plane: Plane, api: Api, specs: Specs, prod: str
 ) -> None:
     def runs() -> dict[str, tuple[int, str]]:
         """By model: the pods that it asks for, and the memory of each."""
@@ -64,7 +47,6 @@ def test_what_a_rule_forbids_is_not_done_in_the_cluster_either(
             found[one["metadata"]["name"].partition("-")[0]] = one["spec"]["replicas"], memory
         return found
 
-    specs = Specs(tmp_path / "repository", any_plane)
     specs.write(
         all=document(environment(prod), {"environments": [ELSEWHERE]}), a=model("churn", prod), b=model("fraud", prod)
     )
